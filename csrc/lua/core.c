@@ -1,0 +1,35 @@
+/* The one C module, saturn.core: a table with a table for each face. */
+#include "saturn_lua.h"
+
+#pragma weak satL_open_process
+#pragma weak satL_open_http
+#pragma weak satL_open_keypair
+#pragma weak satL_open_pickle
+#pragma weak satL_open_array
+#pragma weak satL_open_wire
+#pragma weak satL_open_rpc
+#pragma weak satL_open_session
+
+#if defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int luaopen_saturn_core(lua_State *L);
+
+int luaopen_saturn_core(lua_State *L)
+{
+    static const luaL_Reg faces[] = {
+        {"reactor", satL_open_reactor}, {"process", satL_open_process}, {"http", satL_open_http},
+        {"keypair", satL_open_keypair}, {"pickle", satL_open_pickle},   {"array", satL_open_array},
+        {"wire", satL_open_wire},       {"rpc", satL_open_rpc},         {"session", satL_open_session},
+        {NULL, NULL},
+    };
+    lua_newtable(L);
+    for (const luaL_Reg *face = faces; face->name; face++) {
+        if (face->func == NULL) continue;
+        face->func(L);
+        lua_setfield(L, -2, face->name);
+    }
+    satL_push_null(L);
+    lua_setfield(L, -2, "null");
+    return 1;
+}
