@@ -1,0 +1,226 @@
+# make help shows the targets and the variables.
+
+LUA_VERSION = 5.4
+PREFIX ?= /usr/local
+LUADIR ?= $(PREFIX)/share/lua/$(LUA_VERSION)
+LIBDIR ?= $(PREFIX)/lib/lua/$(LUA_VERSION)
+BINDIR ?= $(PREFIX)/bin
+INSTALL ?= install
+PKG_CONFIG ?= pkg-config
+
+comma := ,
+BUILD := build$(if $(SANITIZE),/san-$(subst $(comma),-,$(SANITIZE)))
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+
+# ---- what is there ------------------------------------------------------------------------------------------------
+
+core_src := $(sort $(wildcard csrc/core/*.c))
+lua_src := $(sort $(wildcard csrc/lua/*.c))
+test_src := $(sort $(wildcard spec/core/test_*.c))
+fuzz_src := $(sort $(wildcard spec/fuzz/fuzz_*.c))
+bench_src := $(sort $(wildcard bench/*.c))
+
+core_obj := $(core_src:csrc/%.c=$(BUILD)/obj/%.o)
+lua_obj := $(lua_src:csrc/%.c=$(BUILD)/obj/%.o)
+core_lib := $(BUILD)/libsaturn_core.a
+module := $(BUILD)/saturn/core.so
+tests := $(test_src:spec/core/%.c=$(BUILD)/spec/%)
+fuzzers := $(fuzz_src:spec/fuzz/%.c=build/fuzz/%)
+
+# ---- flags: of this project, of the platform, of the libraries ------------------------------------------------------
+
+# once,NAME,command: the command's output, found at the first use and kept.
+once = $(eval $(1) := $(shell $(2)))$($(1))
+# pkg,--cflags|--libs,names to try,fallback
+pkg = for p in $(2); do $(PKG_CONFIG) --exists $$p 2>/dev/null && exec $(PKG_CONFIG) $(1) $$p; done; echo $(3)
+
+OS := $(shell uname -s)
+ifeq ($(OS),Darwin)
+  shared := -bundle -undefined dynamic_lookup
+  feature := -D_DARWIN_C_SOURCE
+else
+  shared := -shared
+  feature := -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE
+endif
+
+LUA ?= $(call once,LUA,for l in lua5.4 lua54 lua-5.4 lua; do command -v $$l && exit; done; echo lua5.4)
+LUA_CFLAGS ?= $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(call once,LUA_CFLAGS,$(call pkg,--cflags,lua5.4 lua-5.4 lua54,\
+  -I/usr/include/lua5.4 -I/opt/homebrew/include/lua -I/usr/local/include/lua5.4)))
+LUA_LIBS ?= $(call once,LUA_LIBS,$(call pkg,--libs,lua5.4 lua-5.4 lua54,-llua5.4))
+
+snappy_test = printf '\#include <snappy-c.h>\nint main(void) { return (int)snappy_max_compressed_length(0) < 0; }\n' | \
+  $(CC) -x c - $$($(call pkg,--cflags --libs,snappy,-lsnappy)) -o /dev/null 2>/dev/null && echo
+snappy_cflags = $(call once,snappy_cflags,$(snappy_test) -DHAVE_SNAPPY $$($(call pkg,--cflags,snappy,)))
+snappy_libs = $(call once,snappy_libs,$(snappy_test) $$($(call pkg,--libs,snappy,-lsnappy)))
+
+lib_cflags = $(call once,lib_cflags,($(call pkg,--cflags,libcurl,)); ($(call pkg,--cflags,libcrypto,)); \
+  ($(call pkg,--cflags,msgpack-c msgpack,)); ($(call pkg,--cflags,liblz4,)); ($(call pkg,--cflags,libzstd,)))
+libs = $(call once,libs,($(call pkg,--libs,libcurl,-lcurl)); ($(call pkg,--libs,libcrypto,-lcrypto)); \
+  ($(call pkg,--libs,msgpack-c msgpack,-lmsgpackc)); ($(call pkg,--libs,liblz4,-llz4)); \
+  ($(call pkg,--libs,libzstd,-lzstd))) $(snappy_libs)
+# Where luarocks found the libraries: it names the variables, and they come before all else.
+rock_cflags := $(addprefix -I,$(sort $(CURL_INCDIR) $(CRYPTO_INCDIR) $(MSGPACK_INCDIR) $(LZ4_INCDIR) $(ZSTD_INCDIR)))
+rock_libs := $(addprefix -L,$(sort $(CURL_LIBDIR) $(CRYPTO_LIBDIR) $(MSGPACK_LIBDIR) $(LZ4_LIBDIR) $(ZSTD_LIBDIR)))
+
+CFLAGS ?= -O2 -g
+warnings := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+  -Wpointer-arith -Wformat=2
+san := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+cflags = -std=c11 $(warnings) $(CFLAGS) -fPIC -fvisibility=hidden $(feature) $(san) -iquote csrc/core $(rock_cflags) \
+  $(lib_cflags) $(snappy_cflags) $(CPPFLAGS)
+ldflags = $(san) $(LDFLAGS) $(rock_libs)
+
+# ---- build ----------------------------------------------------------------------------------------------------------
+
+.PHONY: all
+all: $(module)
+
+# Holds the compiler and its flags: what was built with others is built again.
+flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) | $(ldflags) $(libs)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(flags_now)' | cmp -s - $@ || printf '%s\n' '$(flags_now)' >$@
+
+.PHONY: FORCE
+FORCE:
+
+ifneq ($(V),)
+  quiet =
+else
+  quiet = @printf '%-5s %s\n' $(1) $(patsubst $(CURDIR)/%,%,$(2));
+endif
+# A compile that fails for a header that is not there says what installs it, in one line.
+compile = $(CC) $(cflags) $(1) -MMD -MP -c -o $@ $< || { \
+  tools/install-deps --check build || echo "make: the build needs more packages: run 'make deps'" >&2; exit 1; }
+
+$(BUILD)/obj/core/%.o: csrc/core/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) $(call compile,)
+
+$(BUILD)/obj/lua/%.o: csrc/lua/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) $(call compile,$(LUA_CFLAGS))
+
+# The list of members, so that the library is made anew when a source went away.
+$(BUILD)/members: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(core_obj) $(lua_obj)' | cmp -s - $@ || printf '%s\n' '$(core_obj) $(lua_obj)' >$@
+
+$(core_lib): $(core_obj) $(BUILD)/members
+	$(call quiet,AR,$@) rm -f $@ && $(AR) rcs $@ $(core_obj)
+
+$(module): $(lua_obj) $(core_lib) $(BUILD)/members
+	@mkdir -p $(@D)
+	$(call quiet,LD,$@) $(CC) $(shared) $(ldflags) -o $@ $(lua_obj) $(core_lib) $(libs)
+
+# Bench programs and unit tests in C use the core alone.
+$(BUILD)/spec/%: spec/core/%.c $(core_lib) $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) $(CC) $(cflags) -iquote spec/core -MMD -MP -MF $@.d $(ldflags) -o $@ $< $(core_lib) $(libs) -lpthread
+
+# An interpreter with the sanitizers inside, so that the module can be loaded and no other process is concerned.
+$(BUILD)/bin/lua: spec/support/lua.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) $(CC) -std=c11 -g $(san) -rdynamic $(LUA_CFLAGS) -o $@ $< $(LUA_LIBS) -lm
+	@ln -sf lua $(@D)/lua5.4
+
+-include $(core_obj:.o=.d) $(lua_obj:.o=.d) $(tests:=.d) $(wildcard build/fuzz/obj/*.d)
+
+# ---- install --------------------------------------------------------------------------------------------------------
+
+# Lua files and the files the embedded service is made of, with their directories.
+installed := $(patsubst lua/%,%,$(sort $(shell find lua -name '*.lua' -o -name '*.py' 2>/dev/null)))
+
+.PHONY: install uninstall
+install: all
+	@$(INSTALL) -d $(DESTDIR)$(LIBDIR)/saturn $(DESTDIR)$(LUADIR)
+	@$(INSTALL) -m 755 $(module) $(DESTDIR)$(LIBDIR)/saturn/core.so
+	@set -e; for f in $(installed); do \
+	  $(INSTALL) -d $(DESTDIR)$(LUADIR)/$$(dirname $$f); \
+	  $(INSTALL) -m 644 lua/$$f $(DESTDIR)$(LUADIR)/$$f; done
+	@if [ -f bin/saturn ]; then \
+	  $(INSTALL) -d $(DESTDIR)$(BINDIR) && $(INSTALL) -m 755 bin/saturn $(DESTDIR)$(BINDIR)/saturn; fi
+	@echo "installed in $(DESTDIR)$(LUADIR) and $(DESTDIR)$(LIBDIR)"
+
+uninstall:
+	@rm -rf $(DESTDIR)$(LIBDIR)/saturn $(DESTDIR)$(LUADIR)/saturn
+	@rm -f $(DESTDIR)$(BINDIR)/saturn
+
+# ---- run ------------------------------------------------------------------------------------------------------------
+
+run_env = LUA_PATH='lua/?.lua;lua/?/init.lua;./?.lua;./?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;'
+
+# What is missing is installed before anything is looked up, hence a make of its own after it.
+.PHONY: deps demo test lint bench fuzz clean help
+deps:
+	@tools/install-deps build
+
+demo:
+	@tools/install-deps build demo
+	@$(MAKE) all run-demo
+
+test:
+	@tools/install-deps build test
+	@$(MAKE) all run-test
+
+lint:
+	@tools/install-deps build lint
+	@$(MAKE) run-lint
+
+bench:
+	@tools/install-deps build test
+	@$(MAKE) all run-bench
+
+fuzz:
+	@tools/install-deps build fuzz
+	@$(MAKE) run-fuzz
+
+.PHONY: run-demo run-test run-lint run-bench run-fuzz
+run-demo: all
+	@$(run_env) tools/run-demo $(LUA)
+
+run-test: all $(tests) $(if $(SANITIZE),$(BUILD)/bin/lua)
+	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' SANITIZE='$(SANITIZE)' DASK='$(DASK)' SPEC='$(SPEC)' tools/run-tests
+
+run-lint:
+	@CC_FLAGS='$(filter-out -O2 -g,$(cflags)) $(LUA_CFLAGS) -iquote spec/core' tools/run-lint
+
+run-bench: all
+	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' DASK='$(DASK)' tools/run-bench
+
+FUZZ_SECONDS ?= 60
+fuzz_flags = -std=c11 -O1 -g $(feature) -fsanitize=address,undefined -fno-sanitize-recover=all -iquote csrc/core $(lib_cflags) \
+  $(snappy_cflags)
+
+build/fuzz/obj/%.o: csrc/core/%.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) clang $(fuzz_flags) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+build/fuzz/fuzz_%: spec/fuzz/fuzz_%.c $(core_src:csrc/core/%.c=build/fuzz/obj/%.o)
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) clang $(fuzz_flags) -fsanitize=fuzzer -o $@ $^ $(libs)
+
+run-fuzz: $(fuzzers)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/run-fuzz $(fuzzers)
+
+# ---- the rest -------------------------------------------------------------------------------------------------------
+
+clean:
+	@rm -rf build
+
+help:
+	@echo "make            build the module in build/"
+	@echo "make demo       install what is missing, build, and run examples/demo.lua on a local cluster"
+	@echo "make test       install what the tests need and run them all; DASK=2024.12.1 for one release of Dask,"
+	@echo "                SPEC=path for one file, SANITIZE=address,undefined for a build with sanitizers"
+	@echo "make install    into PREFIX ($(PREFIX)); LUADIR, LIBDIR, BINDIR and DESTDIR are honoured"
+	@echo "make lint       luacheck, gcc and clang with -Werror, syntax of the scripts"
+	@echo "make bench      compare with Python's client on the same scheduler; DASK=release"
+	@echo "make fuzz       fuzz the decoders of the C core; FUZZ_SECONDS=n each"
+	@echo "make deps       install the packages the build needs"
+	@echo "make clean      remove build/"
+	@echo "Variables: CC, CFLAGS, LDFLAGS, LUA, LUA_INCDIR, PREFIX, SANITIZE, V=1 to see the commands"
