@@ -112,12 +112,23 @@ local function due(task)
   return not ok or result or (task.deadline and now() >= task.deadline)
 end
 
-local function resume_due()
-  local waiting = tasks
+local function resume_due_once()
+  local waiting, resumed = tasks, false
   tasks = {}
   for _, task in ipairs(waiting) do
-    if due(task) then resume(task) else tasks[#tasks + 1] = task end
+    if due(task) then
+      resumed = true
+      resume(task)
+    else
+      tasks[#tasks + 1] = task
+    end
   end
+  return resumed
+end
+
+-- One coroutine may make the condition of another true, with no descriptor involved.
+local function resume_due()
+  repeat until not resume_due_once()
 end
 
 --- One round: the network, the timers, and every coroutine whose condition came true. Waits at most `timeout`
