@@ -34,7 +34,7 @@ fuzzers := $(fuzz_src:spec/fuzz/%.c=build/fuzz/%)
 # ---- flags: of this project, of the platform, of the libraries ------------------------------------------------------
 
 # once,NAME,command: the command's output, found at the first use and kept.
-once = $(eval $(1) := $(shell $(2)))$($(1))
+once = $(eval $(1) := $(strip $(shell $(2))))$($(1))
 # pkg,--cflags|--libs,names to try,fallback
 pkg = for p in $(2); do $(PKG_CONFIG) --exists $$p 2>/dev/null && exec $(PKG_CONFIG) $(1) $$p; done; echo $(3)
 
@@ -59,9 +59,10 @@ snappy_libs = $(call once,snappy_libs,$(snappy_test) $$($(call pkg,--libs,snappy
 
 lib_cflags = $(call once,lib_cflags,($(call pkg,--cflags,libcurl,)); ($(call pkg,--cflags,libcrypto,)); \
   ($(call pkg,--cflags,msgpack-c msgpack,)); ($(call pkg,--cflags,liblz4,)); ($(call pkg,--cflags,libzstd,)))
-libs = $(call once,libs,($(call pkg,--libs,libcurl,-lcurl)); ($(call pkg,--libs,libcrypto,-lcrypto)); \
+base_libs = $(call once,base_libs,($(call pkg,--libs,libcurl,-lcurl)); ($(call pkg,--libs,libcrypto,-lcrypto)); \
   ($(call pkg,--libs,msgpack-c msgpack,-lmsgpackc)); ($(call pkg,--libs,liblz4,-llz4)); \
-  ($(call pkg,--libs,libzstd,-lzstd))) $(snappy_libs)
+  ($(call pkg,--libs,libzstd,-lzstd)))
+libs = $(base_libs) $(snappy_libs)
 # Where luarocks found the libraries: it names the variables, and they come before all else.
 rock_cflags := $(addprefix -I,$(sort $(CURL_INCDIR) $(CRYPTO_INCDIR) $(MSGPACK_INCDIR) $(LZ4_INCDIR) $(ZSTD_INCDIR)))
 rock_libs := $(addprefix -L,$(sort $(CURL_LIBDIR) $(CRYPTO_LIBDIR) $(MSGPACK_LIBDIR) $(LZ4_LIBDIR) $(ZSTD_LIBDIR)))

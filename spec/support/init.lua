@@ -1,0 +1,98 @@
+-- Small helpers of the specs.
+local support = {}
+
+-- A word of the shell.
+function support.quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end
+
+function support.read_all(path)
+  local f <close> = assert(io.open(path, "rb"))
+  return assert(f:read "a")
+end
+
+function support.write_all(path, data)
+  local f <close> = assert(io.open(path, "wb"))
+  assert(f:write(data))
+end
+
+function support.exists(path)
+  local f = io.open(path, "rb")
+  if f then f:close() end
+  return f ~= nil
+end
+
+-- The stdout of a command; an error with its stderr when it fails. A second result: its exit status, when `any` is
+-- true and a failure is no error.
+function support.shell(command, any)
+  local errors = os.tmpname()
+  local pipe = assert(io.popen("{ " .. command .. "\n} 2>" .. support.quote(errors), "r"))
+  local output = pipe:read "a"
+  local ok, _, status = pipe:close()
+  local text = support.read_all(errors)
+  os.remove(errors)
+  if not ok and not any then
+    error(("%s\nfailed with status %d: %s"):format(command, status, text ~= "" and text or output), 2)
+  end
+  return output, status, text
+end
+
+local Dir = { __name = "spec.tmpdir" }
+Dir.__index = Dir
+function Dir:remove()
+  local path = self.path
+  if path and not self.removed then
+    self.removed = true
+    os.execute("rm -rf " .. support.quote(path))
+  end
+end
+Dir.__gc, Dir.__close = Dir.remove, Dir.remove
+function Dir:__tostring() return self.path end
+
+-- A new directory with a .path, removed by :remove(), at the end of its scope and when collected.
+function support.tmpdir()
+  local path = os.tmpname()
+  os.remove(path)
+  assert(os.execute("mkdir -m 700 " .. support.quote(path)))
+  return setmetatable({ path = path }, Dir)
+end
+
+-- The interpreter the specs run in, for those that start another.
+function support.lua() return os.getenv "LUA" or arg and arg[-1] or "lua5.4" end
+
+-- The error must be an error object of this kind; with a pattern, its message must match. Returns the error.
+function support.assert_kind(err, kind, pattern)
+  if type(err) ~= "table" and type(err) ~= "userdata" then
+    error(("expected an error of kind %q, not a %s: %s"):format(kind, type(err), tostring(err)), 2)
+  end
+  if err.kind ~= kind then
+    error(("expected an error of kind %q, not %q: %s"):format(kind, tostring(err.kind), tostring(err)), 2)
+  end
+  if pattern and not tostring(err.message):find(pattern) then
+    error(("the message of the %s error does not match %q: %s"):format(kind, pattern, tostring(err.message)), 2)
+  end
+  return err
+end
+
+-- Calls fn(...), which must raise an error object of this kind. Returns the error.
+function support.raises(kind, pattern, fn, ...)
+  if type(pattern) == "function" then return support.raises(kind, nil, pattern, fn, ...) end
+  local ok, err = pcall(fn, ...)
+  if ok then error(("expected an error of kind %q, but nothing was raised"):format(kind), 2) end
+  local same, text = pcall(support.assert_kind, err, kind, pattern)
+  if not same then error(text, 2) end
+  return err
+end
+
+-- True while a process runs (a zombie counts).
+function support.alive(pid) return (os.execute(("kill -0 %d 2>/dev/null"):format(pid))) == true end
+
+-- Calls fn until it returns something true, for at most so many seconds (5); returns that, or nil.
+function support.eventually(fn, seconds)
+  local stop = os.time() + (seconds or 5) + 1
+  repeat
+    local result = fn()
+    if result then return result end
+    os.execute "sleep 0.05"
+  until os.time() >= stop
+end
+
+return support
