@@ -75,6 +75,18 @@ cflags = -std=c11 $(warnings) $(CFLAGS) -fPIC -fvisibility=hidden $(feature) $(s
   $(lib_cflags) $(snappy_cflags) $(CPPFLAGS)
 ldflags = $(san) $(LDFLAGS) $(rock_libs)
 
+# ---- what must be installed: only the targets that promise so install anything -------------------------------------
+
+goal = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
+needs := $(sort $(call goal,deps,build) $(call goal,demo,build demo) $(call goal,test bench,build test) \
+  $(call goal,lint,build lint) $(call goal,fuzz,build fuzz))
+
+.PHONY: ready deps
+ready:
+	$(if $(needs),@tools/install-deps $(needs))
+
+deps: ready
+
 # ---- build ----------------------------------------------------------------------------------------------------------
 
 .PHONY: all
@@ -82,7 +94,7 @@ all: $(module)
 
 # Holds the compiler and its flags: what was built with others is built again.
 flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) | $(ldflags) $(libs)
-$(BUILD)/flags: FORCE
+$(BUILD)/flags: FORCE | ready
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(flags_now)' | cmp -s - $@ || printf '%s\n' '$(flags_now)' >$@
 
@@ -155,49 +167,24 @@ uninstall:
 
 run_env = LUA_PATH='lua/?.lua;lua/?/init.lua;./?.lua;./?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;'
 
-# What is missing is installed before anything is looked up, hence a make of its own after it.
-.PHONY: deps demo test lint bench fuzz clean help
-deps:
-	@tools/install-deps build
-
-demo:
-	@tools/install-deps build demo
-	@$(MAKE) all run-demo
-
-test:
-	@tools/install-deps build test
-	@$(MAKE) all run-test
-
-lint:
-	@tools/install-deps build lint
-	@$(MAKE) run-lint
-
-bench:
-	@tools/install-deps build test
-	@$(MAKE) all run-bench
-
-fuzz:
-	@tools/install-deps build fuzz
-	@$(MAKE) run-fuzz
-
-.PHONY: run-demo run-test run-lint run-bench run-fuzz
-run-demo: all
+.PHONY: demo test lint bench fuzz
+demo: all
 	@$(run_env) tools/run-demo $(LUA)
 
-run-test: all $(tests) $(if $(SANITIZE),$(BUILD)/bin/lua)
+test: all $(tests) $(if $(SANITIZE),$(BUILD)/bin/lua)
 	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' SANITIZE='$(SANITIZE)' DASK='$(DASK)' SPEC='$(SPEC)' tools/run-tests
 
-run-lint:
+lint: ready
 	@CC_FLAGS='$(filter-out -O2 -g,$(cflags)) $(LUA_CFLAGS) -iquote spec/core' tools/run-lint
 
-run-bench: all
+bench: all
 	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' DASK='$(DASK)' tools/run-bench
 
 FUZZ_SECONDS ?= 60
 fuzz_flags = -std=c11 -O1 -g $(feature) -fsanitize=address,undefined -fno-sanitize-recover=all -iquote csrc/core $(lib_cflags) \
   $(snappy_cflags)
 
-build/fuzz/obj/%.o: csrc/core/%.c
+build/fuzz/obj/%.o: csrc/core/%.c | ready
 	@mkdir -p $(@D)
 	$(call quiet,CC,$<) clang $(fuzz_flags) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
 
@@ -205,11 +192,12 @@ build/fuzz/fuzz_%: spec/fuzz/fuzz_%.c $(core_src:csrc/core/%.c=build/fuzz/obj/%.
 	@mkdir -p $(@D)
 	$(call quiet,CC,$<) clang $(fuzz_flags) -fsanitize=fuzzer -o $@ $^ $(libs)
 
-run-fuzz: $(fuzzers)
+fuzz: $(fuzzers)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/run-fuzz $(fuzzers)
 
 # ---- the rest -------------------------------------------------------------------------------------------------------
 
+.PHONY: clean help
 clean:
 	@rm -rf build
 
