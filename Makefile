@@ -92,11 +92,14 @@ deps: ready
 .PHONY: all
 all: $(module)
 
+# The target is a file of this text, and as old as its last change.
+keep = @printf '%s\n' '$(1)' >$@.new; if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
+
 # Holds the compiler and its flags: what was built with others is built again.
 flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) | $(ldflags) $(libs)
 $(BUILD)/flags: FORCE | ready
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(flags_now)' | cmp -s - $@ || printf '%s\n' '$(flags_now)' >$@
+	$(call keep,$(flags_now))
 
 .PHONY: FORCE
 FORCE:
@@ -121,7 +124,7 @@ $(BUILD)/obj/lua/%.o: csrc/lua/%.c $(BUILD)/flags
 # The list of members, so that the library is made anew when a source went away.
 $(BUILD)/members: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(core_obj) $(lua_obj)' | cmp -s - $@ || printf '%s\n' '$(core_obj) $(lua_obj)' >$@
+	$(call keep,$(core_obj) $(lua_obj))
 
 $(core_lib): $(core_obj) $(BUILD)/members
 	$(call quiet,AR,$@) rm -f $@ && $(AR) rcs $@ $(core_obj)
@@ -158,6 +161,8 @@ install: all
 	@if [ -f bin/saturn ]; then \
 	  $(INSTALL) -d $(DESTDIR)$(BINDIR) && $(INSTALL) -m 755 bin/saturn $(DESTDIR)$(BINDIR)/saturn; fi
 	@echo "installed in $(DESTDIR)$(LUADIR) and $(DESTDIR)$(LIBDIR)"
+	@$(LUA) -e 'require "cjson" require "argparse"' 2>/dev/null || \
+	  echo "note: saturn needs the Lua modules cjson and argparse (rocks lua-cjson and argparse, or packages lua-cjson and lua-argparse)"
 
 uninstall:
 	@rm -rf $(DESTDIR)$(LIBDIR)/saturn $(DESTDIR)$(LUADIR)/saturn
