@@ -1,0 +1,136 @@
+/* Dask 2025.4 on: a pickled LLGExpr that holds Task objects, all by reference to public constructors. */
+#include <openssl/rand.h>
+#include <string.h>
+
+#include "dialect_task.h"
+
+static const char spec[] = "dask._task_spec";
+
+/* key: Task(key, function, argument, ...). With keyword arguments, which REDUCE does not know, the call goes through
+ * functools.partial, whose state (function, args, kwargs, dict) holds them. */
+void sat_task_open(sat_graph *graph, const sat_task *task)
+{
+    sat_pickler *pickle = &graph->pickle;
+    sat_pickle_msgpack(pickle, task->key);
+    if (task->has_kwargs) {
+        sat_pickle_global(pickle, "functools", "partial");
+        sat_pickle_global(pickle, spec, "Task");
+        sat_pickle_tuple(pickle, 1);
+        sat_pickle_reduce(pickle);
+        sat_pickle_mark(pickle);
+    }
+    sat_pickle_global(pickle, spec, "Task");
+    sat_pickle_mark(pickle);
+    sat_pickle_msgpack(pickle, task->key);
+    sat_pickle_global(pickle, task->module, task->name);
+}
+
+void sat_task_kwargs(sat_graph *graph, const sat_task *task)
+{
+    (void)task;
+    sat_pickle_tuple_mark(&graph->pickle);
+    sat_pickle_empty_dict(&graph->pickle);
+    sat_pickle_mark(&graph->pickle);
+}
+
+void sat_task_close(sat_graph *graph, const sat_task *task)
+{
+    sat_pickler *pickle = &graph->pickle;
+    if (task->has_kwargs) {
+        sat_pickle_setitems(pickle);
+        sat_pickle_none(pickle);
+        sat_pickle_tuple_mark(pickle);
+        sat_pickle_build(pickle);
+        sat_pickle_tuple(pickle, 0);
+    } else {
+        sat_pickle_tuple_mark(pickle);
+    }
+    sat_pickle_reduce(pickle);
+}
+
+void sat_task_ref(sat_graph *graph, sat_slice key)
+{
+    sat_pickle_global(&graph->pickle, spec, "TaskRef");
+    sat_pickle_msgpack(&graph->pickle, key);
+    sat_pickle_tuple(&graph->pickle, 1);
+    sat_pickle_reduce(&graph->pickle);
+}
+
+static void begin(sat_graph *graph)
+{
+    sat_pickler *pickle = &graph->pickle;
+    sat_pickle_proto(pickle);
+    sat_pickle_global(pickle, "dask._expr", "Expr._reconstruct");
+    sat_pickle_mark(pickle);
+    sat_pickle_global(pickle, "dask._expr", "LLGExpr");
+    sat_pickle_empty_dict(pickle);
+    sat_pickle_mark(pickle);
+}
+
+/* The expression's token; without one the scheduler hashes the whole graph. */
+static void pickle_token(sat_graph *graph)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char random[16];
+    char text[2 * sizeof random];
+    if (RAND_bytes(random, sizeof random) != 1) graph->failed = true;
+    for (size_t i = 0; i < sizeof random; i++) {
+        text[2 * i] = digits[random[i] >> 4];
+        text[2 * i + 1] = digits[random[i] & 15];
+    }
+    sat_pickle_str(&graph->pickle, text, sizeof text);
+}
+
+static void finish_pickle(sat_graph *graph)
+{
+    sat_pickler *pickle = &graph->pickle;
+    sat_pickle_setitems(pickle);
+    pickle_token(graph);
+    sat_pickle_empty_dict(pickle);
+    sat_pickle_tuple_mark(pickle);
+    sat_pickle_reduce(pickle);
+    sat_pickle_stop(pickle);
+}
+
+/* Frame k: the sub-header; frame k + 1: the pickle, whose memory moves into the message. */
+static size_t add_expression(sat_graph *graph, sat_outgoing *out)
+{
+    static const char header[] = "\x83\xaaserializer\xa6pickle\xa9writeable\x90\xaenum-sub-frames\x01";
+    size_t index = sat_outgoing_copy(out, header, sizeof header - 1);
+    sat_buf *pickle = &graph->pickle.out;
+    sat_block *block = index ? sat_block_adopt(pickle->data, pickle->len, NULL, NULL) : NULL;
+    if (block == NULL) return 0;
+    sat_buf_init(pickle);
+    size_t next = sat_outgoing_frame(out, (sat_slice){block, block->data, block->len});
+    sat_block_release(block);
+    return next ? index : 0;
+}
+
+static sat_status message(sat_graph *graph, sat_outgoing *out, sat_error *err)
+{
+    msgpack_packer packer;
+    finish_pickle(graph);
+    sat_status status = sat_pickler_status(&graph->pickle, err);
+    if (status != SAT_OK) return status;
+    size_t index = graph->failed ? 0 : add_expression(graph, out);
+    if (index == 0) return sat_fail_nomem(err);
+    sat_mp_packer(&packer, &out->head);
+    msgpack_pack_map(&packer, 10);
+    sat_mp_pack_text(&packer, "op");
+    sat_mp_pack_text(&packer, "update-graph");
+    sat_mp_pack_text(&packer, "expr_ser");
+    msgpack_pack_map(&packer, 1);
+    sat_mp_pack_text(&packer, "__Serialized__");
+    msgpack_pack_uint64(&packer, index);
+    sat_mp_pack_text(&packer, "keys");
+    msgpack_pack_map(&packer, 2);
+    sat_mp_pack_text(&packer, "__Set__");
+    msgpack_pack_true(&packer);
+    sat_mp_pack_text(&packer, "as-list");
+    msgpack_pack_array(&packer, graph->wanted_count);
+    sat_buf_append(&out->head, graph->wanted.data, graph->wanted.len);
+    return sat_graph_common_fields(graph, out, &packer, err);
+}
+
+const sat_dialect sat_dialect_d2 = {
+    "d2", true, begin, sat_task_open, sat_task_kwargs, sat_task_close, sat_task_ref, message};
