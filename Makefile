@@ -103,6 +103,7 @@ $(BUILD)/flags: FORCE | ready
 
 .PHONY: FORCE
 FORCE:
+.SECONDARY:
 
 ifneq ($(V),)
   quiet =
@@ -176,7 +177,11 @@ run_env = LUA_PATH='lua/?.lua;lua/?/init.lua;./?.lua;./?/init.lua;;' LUA_CPATH='
 demo: all
 	@$(run_env) tools/run-demo $(LUA)
 
-test: all $(tests) $(if $(SANITIZE),$(BUILD)/bin/lua)
+# Of the C tests those that will run: all, or the one that SPEC names, or none.
+wanted_tests = $(if $(SPEC),$(if $(filter spec spec/ spec/core spec/core/,$(SPEC)),$(tests),$(filter \
+  $(BUILD)/spec/$(basename $(notdir $(SPEC))),$(tests))),$(tests))
+
+test: all $(wanted_tests) $(if $(SANITIZE),$(BUILD)/bin/lua)
 	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' SANITIZE='$(SANITIZE)' DASK='$(DASK)' SPEC='$(SPEC)' tools/run-tests
 
 lint: ready
