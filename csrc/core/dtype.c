@@ -724,15 +724,15 @@ static sat_status read_list(sat_literal *lit, sat_dtype *record, sat_buf *name)
         if (!sat_literal_take(lit, ',')) return bad(lit, "a field's type is missing");
         status = sat_literal_dtype(lit, &type);
         if (status != SAT_OK) return status;
-        if (sat_literal_take(lit, ',') && !sat_literal_take(lit, ')')) {
-            status = sat_literal_shape(lit, &ndim, shape);
-            if (status == SAT_OK) {
+        bool closed = false;
+        if (sat_literal_take(lit, ',')) {
+            closed = sat_literal_take(lit, ')');
+            if (!closed) {
+                status = sat_literal_shape(lit, &ndim, shape);
                 (void)sat_literal_take(lit, ',');
-                if (!sat_literal_take(lit, ')')) status = bad(lit, "a field without an end");
             }
-        } else if (lit->p[-1] != ')' && !sat_literal_take(lit, ')')) {
-            status = bad(lit, "a field without an end");
         }
+        if (status == SAT_OK && !closed && !sat_literal_take(lit, ')')) status = bad(lit, "a field without an end");
         size_t count = type->itemsize;
         for (int i = 0; status == SAT_OK && i < ndim; i++) {
             if (shape[i] < 0 || (uint64_t)shape[i] > MAX_ITEMSIZE || !sat_mul(count, (size_t)shape[i], &count))
