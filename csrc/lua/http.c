@@ -1,7 +1,9 @@
-/* saturn.core.http: start(reactor, options) → request; request:done(), :response(), :close(); url(base[, reference]). */
+/* saturn.core.http: start(reactor, options) → request; request:done(), :response(), :close(); url(base[, reference]);
+ * is_terminal(fd). */
 #include "../core/http.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "reactor.h"
 
@@ -220,6 +222,13 @@ static int http_url(lua_State *L)
     return 1;
 }
 
+/* Whether a descriptor is a terminal: who shows progress asks. */
+static int is_terminal(lua_State *L)
+{
+    lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+    return 1;
+}
+
 int satL_open_http(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -227,7 +236,8 @@ int satL_open_http(lua_State *L)
     static const luaL_Reg meta[] = {
         {"__gc", request_close}, {"__close", request_close}, {"__tostring", request_tostring}, {NULL, NULL}};
     static const luaL_Reg url_meta[] = {{"__gc", url_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"start", http_start}, {"url", http_url}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"start", http_start}, {"url", http_url}, {"is_terminal", is_terminal},
+                                         {NULL, NULL}};
     satL_class(L, REQUEST, methods, meta);
     satL_class(L, URL, NULL, url_meta);
     lua_pop(L, 2);
