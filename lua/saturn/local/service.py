@@ -32,14 +32,16 @@ def check():
     if sys.version_info < (3, 9):
         refuse(
             "Python %d.%d is too old for the local service; it needs 3.9 or newer" % sys.version_info[:2],
-            "name a newer one with the option python or the variable SATURN_PYTHON",
+            "apt install python3 python3-distributed python3-cryptography",
         )
     import importlib.util
 
     # Looking a module up costs nothing beside importing it, and the service should answer soon.
     missing = [name for name in ("distributed", "cryptography") if importlib.util.find_spec(name) is None]
     if missing:
-        refuse("%s has no %s" % (sys.executable, " and no ".join(missing)), install_hint(missing))
+        names = {"distributed": "Dask (the module distributed)"}
+        names = " and no ".join(names.get(name, name) for name in missing)
+        refuse("%s has no %s" % (sys.executable, names), install_hint(missing))
 
 
 def main():
@@ -56,6 +58,7 @@ def main():
     sys.path.remove(here)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    sys.path.append(os.path.join(here, "worker_path"))
     # Without a file, multiprocessing does not run this module again in each worker.
     del sys.modules["__main__"].__file__
     service_app.main(sys.argv[1:])

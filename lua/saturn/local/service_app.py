@@ -94,12 +94,13 @@ class Service:
             return self.cluster_for(("prefect", str(run)), "prefect-" + str(run)[:8])
         return self.cluster_for(("token",), "local")
 
-    def each(self, clusters, what):
+    def each(self, clusters, what, seconds=None):
         threads = [threading.Thread(target=getattr(cluster, what), daemon=True) for cluster in clusters]
         for thread in threads:
             thread.start()
+        deadline = None if seconds is None else time.monotonic() + seconds
         for thread in threads:
-            thread.join()
+            thread.join(None if deadline is None else max(0, deadline - time.monotonic()))
 
     def children(self, parent):
         name = parent["resource_type"] + "_id"
@@ -949,14 +950,15 @@ def main(arguments):
             line["token_file"] = os.path.abspath(options.token_file)
         threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
         process.output.write(json.dumps(line) + "\n")
-        process.output.close()
+        process.output.flush()  # and stays open: its end tells the parent that this process ended
         if not options.ignore_stdin:
             process.watch_stdin(ended)
         while not ended.wait(1):  # a wait without end keeps signals from being seen on some systems
             pass
         service.faults and service.faults.clear()
         server.socket.close()
-        service.each(list(service.clusters.values()), "stop")
+        # Workers that still start are slow to stop; at the end nothing is lost when they are killed.
+        service.each(list(service.clusters.values()), "stop", 1)
     except OSError as error:
         process.error.write(f"saturn local service: {error}\n")
         process.error.flush()

@@ -218,6 +218,7 @@ class Cluster:
         self.created_at = now()
         self.history = []
         self.dask = None
+        self.port = 0
         self.minimum = None
         self.maximum = None
         self._changed = threading.Condition()
@@ -290,20 +291,14 @@ class Cluster:
                 distributed = self.runtime.need_dask()
                 self._set("starting")
                 e = self.effective()
-                dask = distributed.LocalCluster(
-                    name=self.name + "-" + self.id[:8],
-                    n_workers=0,
-                    processes=True,
-                    threads_per_worker=e["nthreads"],
-                    memory_limit=e["memory_limit"],
-                    host="127.0.0.1",
-                    protocol="tls://",
-                    security=self.runtime.security,
-                    dashboard_address="127.0.0.1:0",
-                    worker_dashboard_address="127.0.0.1:0",
-                    local_directory=self.runtime.directory,
-                    silence_logs=logging.WARNING,
-                )
+                try:
+                    dask = self._local_cluster(distributed, e)
+                except (OSError, RuntimeError):
+                    if not self.port:
+                        raise
+                    self.port = 0  # somebody else has it now
+                    dask = self._local_cluster(distributed, e)
+                self.port = int(dask.scheduler_address.rpartition(":")[2])
                 self.dask = dask
                 self.minimum = self.maximum = None
                 dask.scale(e["n_workers"] * e["nprocs"])
@@ -319,6 +314,23 @@ class Cluster:
                         pass
                 self._set("error")
                 self._record("error", errors=self.errors)
+
+    def _local_cluster(self, distributed, e):
+        return distributed.LocalCluster(
+            name=self.name + "-" + self.id[:8],
+            n_workers=0,
+            processes=True,
+            threads_per_worker=e["nthreads"],
+            memory_limit=e["memory_limit"],
+            host="127.0.0.1",
+            scheduler_port=self.port,  # clients keep the address of a cluster that is reset, as they do on Saturn
+            protocol="tls://",
+            security=self.runtime.security,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            local_directory=self.runtime.directory,
+            silence_logs=logging.WARNING,
+        )
 
     def stop(self):
         """Really stops it; returns when it is gone."""
