@@ -122,6 +122,7 @@ static CURLcode set_network(CURL *easy, const sat_http_options *options)
     SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE); /* the token is not the proxy's */
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
+    if (options->once) SET(CURLOPT_FRESH_CONNECT, 1L);
     return CURLE_OK;
 }
 
@@ -282,14 +283,14 @@ static bool has_part(CURLU *handle, CURLUPart what)
 static sat_status read_parts(CURLU *handle, sat_url *url, sat_error *err)
 {
     url->scheme = part(handle, CURLUPART_SCHEME, 0);
+    if (url->scheme && strcmp(url->scheme, "http") != 0 && strcmp(url->scheme, "https") != 0)
+        return sat_fail(err, SAT_VALUE, "its scheme is neither http nor https");
     url->host = part(handle, CURLUPART_HOST, 0);
     url->port = part(handle, CURLUPART_PORT, CURLU_DEFAULT_PORT);
     url->path = part(handle, CURLUPART_PATH, 0);
     url->text = part(handle, CURLUPART_URL, 0);
     url->has_user = has_part(handle, CURLUPART_USER) || has_part(handle, CURLUPART_PASSWORD);
     if (!url->scheme || !url->host || !url->port || !url->path || !url->text) return sat_fail_nomem(err);
-    if (strcmp(url->scheme, "http") != 0 && strcmp(url->scheme, "https") != 0)
-        return sat_fail(err, SAT_VALUE, "its scheme is neither http nor https");
     return SAT_OK;
 }
 

@@ -29,6 +29,7 @@ typedef struct sat_http_options {
     const char *ca_path;
     const char *proxy; /* "" : none, whatever the environment says */
     const char *user_agent;
+    bool once;       /* never sent twice: libcurl repeats a request by itself when a kept connection turns out dead */
     size_t max_body; /* bytes of the response's body after decompression; 0: no bound */
 } sat_http_options;
 

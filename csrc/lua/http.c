@@ -51,6 +51,14 @@ static double number_field(lua_State *L, const char *name)
     return value;
 }
 
+static bool flag_field(lua_State *L, const char *name)
+{
+    lua_getfield(L, 2, name);
+    bool value = lua_toboolean(L, -1) != 0;
+    lua_pop(L, 1);
+    return value;
+}
+
 static const char *check_header(lua_State *L)
 {
     size_t len = 0;
@@ -95,6 +103,7 @@ static int http_start(lua_State *L)
     options.ca_path = plain_field(L, "ca_path");
     options.proxy = plain_field(L, "proxy");
     options.user_agent = plain_field(L, "user_agent");
+    options.once = flag_field(L, "once");
     options.max_body = (size_t)number_field(L, "max_body");
     options.headers = lines;
     options.header_count = read_headers(L, lines);

@@ -72,7 +72,7 @@ local function start(settings, call, url, method, body, with_token)
     timeout = call.timeout or settings.timeout or DEFAULT_TIMEOUT,
     connect_timeout = settings.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
     ca_file = settings.ca_file, ca_path = settings.ca_path, proxy = settings.proxy,
-    user_agent = USER_AGENT, max_body = settings.max_body or MAX_BODY,
+    once = call.repeatable == false, user_agent = USER_AGENT, max_body = settings.max_body or MAX_BODY,
   })
 end
 
@@ -252,14 +252,13 @@ local function is_expired(response)
   return response.status == 401 and reason(response):lower():find("expired", 1, true) ~= nil
 end
 
--- A refresh token works once, and using it twice kills it: one coroutine refreshes, the others wait for it.
-function Http:refresh_token()
+-- A refresh token works once, and using it twice kills it: one coroutine refreshes, the others wait for it. `used` is
+-- the header that was refused; another one by now means that somebody has refreshed already.
+function Http:refresh_token(used)
   local credentials = self.settings.credentials
+  if self.refreshing then loop.wait(function() return not self.refreshing end) end
+  if credentials:header() ~= used then return true end
   local refresh = credentials:refresh_token()
-  if self.refreshing then
-    loop.wait(function() return not self.refreshing end)
-    return true
-  end
   if not refresh then return false end
   self.refreshing = true
   local body = json.encode { grant_type = "refresh_token", refresh_token = refresh }
@@ -315,8 +314,9 @@ function Http:call(call)
   local settings = self.settings
   local url = settings.base_url .. call.path .. query_string(call.query)
   local body = body_of(call)
+  local used = settings.credentials:header()
   local response, kind, message = send(self, call, url, body)
-  if response and is_expired(response) and self:refresh_token() then
+  if response and is_expired(response) and self:refresh_token(used) then
     response, kind, message = send(self, call, url, body)
   end
   if not response then network_error(settings, kind, message) end
