@@ -1,8 +1,6 @@
 /* Dask 2025.4 on: a pickled LLGExpr that holds Task objects, all by reference to public constructors. */
-#include <openssl/rand.h>
-#include <string.h>
-
 #include "dialect_task.h"
+#include "random.h"
 
 static const char spec[] = "dask._task_spec";
 
@@ -70,14 +68,8 @@ static void begin(sat_graph *graph)
 /* The expression's token; without one the scheduler hashes the whole graph. */
 static void pickle_token(sat_graph *graph)
 {
-    static const char digits[] = "0123456789abcdef";
-    unsigned char random[16];
-    char text[2 * sizeof random];
-    if (RAND_bytes(random, sizeof random) != 1) graph->failed = true;
-    for (size_t i = 0; i < sizeof random; i++) {
-        text[2 * i] = digits[random[i] >> 4];
-        text[2 * i + 1] = digits[random[i] & 15];
-    }
+    char text[32];
+    if (!sat_random_hex(text, sizeof text / 2)) graph->failed = true;
     sat_pickle_str(&graph->pickle, text, sizeof text);
 }
 

@@ -35,6 +35,10 @@ const char *sat_status_kind(sat_status status)
     case SAT_VALUE:
     case SAT_MISUSE:
         return "value";
+    case SAT_CANCELLED:
+        return "cancelled";
+    case SAT_LOST:
+        return "lost";
     case SAT_LIMIT:
     case SAT_NOMEM:
         return "limit";

@@ -17,6 +17,8 @@ typedef enum sat_status {
     SAT_TIMEOUT,  /* a deadline passed */
     SAT_CLOSED,   /* the connection was lost or is closed */
     SAT_VALUE,    /* a value that cannot be converted */
+    SAT_CANCELLED, /* refers to a task that was cancelled */
+    SAT_LOST,     /* refers to a result that is lost */
     SAT_MISUSE    /* the caller broke the contract of the function */
 } sat_status;
 

@@ -22,13 +22,13 @@ struct sat_stream {
 
 /* ---- endpoints -------------------------------------------------------------------------------- */
 
-static char *copy_text(const char *text, size_t len)
+sat_status sat_copy_text(const char *text, size_t len, char **to)
 {
-    char *copy = malloc(len + 1);
-    if (copy == NULL) return NULL;
-    memcpy(copy, text, len);
-    copy[len] = '\0';
-    return copy;
+    *to = malloc(len + 1);
+    if (*to == NULL) return SAT_NOMEM;
+    memcpy(*to, text, len);
+    (*to)[len] = '\0';
+    return SAT_OK;
 }
 
 static sat_status bad_address(const char *address, sat_error *err)
@@ -61,14 +61,13 @@ sat_status sat_endpoint_parse(sat_endpoint *endpoint, const char *address, sat_e
     }
     if (len > 255 || strcspn(host, "/@?#") < len) return bad_address(address, err);
     endpoint->tls = tls;
-    endpoint->host = copy_text(host, len);
-    return endpoint->host ? SAT_OK : sat_fail_nomem(err);
+    return sat_copy_text(host, len, &endpoint->host) == SAT_OK ? SAT_OK : sat_fail_nomem(err);
 }
 
 static bool copy_member(char **to, const char *from)
 {
-    *to = from ? copy_text(from, strlen(from)) : NULL;
-    return from == NULL || *to != NULL;
+    *to = NULL;
+    return from == NULL || sat_copy_text(from, strlen(from), to) == SAT_OK;
 }
 
 sat_status sat_endpoint_copy(sat_endpoint *to, const sat_endpoint *from, sat_error *err)

@@ -22,6 +22,8 @@ typedef struct sat_endpoint {
 sat_status sat_endpoint_parse(sat_endpoint *endpoint, const char *address, sat_error *err);
 sat_status sat_endpoint_copy(sat_endpoint *to, const sat_endpoint *from, sat_error *err);
 void sat_endpoint_free(sat_endpoint *endpoint);
+/* A copy of `len` characters with a terminator into *to: SAT_OK or SAT_NOMEM. */
+sat_status sat_copy_text(const char *text, size_t len, char **to);
 
 typedef struct sat_stream sat_stream;
 

@@ -1,0 +1,625 @@
+#include "session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FIRST_BUCKETS = 64, MAX_TYPES = 4096, LIST_HEADER = 5 };
+
+typedef struct event {
+    struct event *next;
+    sat_message *message;
+    sat_slice map;
+} event;
+
+struct sat_session {
+    size_t refs;
+    sat_comm *comm;
+    bool registered;
+    bool closed;
+    sat_error failure;
+    sat_key **buckets;
+    size_t nbuckets;
+    size_t count;
+    sat_outgoing batch; /* head: a list header of fixed size, then the ops */
+    size_t ops;
+    sat_buf releases; /* msgpack keys to be released, sent before any later op */
+    size_t nreleases;
+    sat_key *changed_first, *changed_last;
+    event *event_first, *event_last;
+    char **types; /* names by index; 0 is "" */
+    size_t ntypes;
+};
+
+/* ---- keys --------------------------------------------------------------------------------------- */
+
+static uint32_t hash_bytes(const uint8_t *data, size_t len)
+{
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < len; i++) hash = (hash ^ data[i]) * 16777619u;
+    return hash;
+}
+
+static sat_key **find_link(const sat_session *session, const uint8_t *name, size_t len, uint32_t hash)
+{
+    sat_key **link = &session->buckets[hash & (session->nbuckets - 1)];
+    while (*link && !((*link)->hash == hash && (*link)->len == len && memcmp((*link)->name, name, len) == 0))
+        link = &(*link)->next;
+    return link;
+}
+
+static void grow_table(sat_session *session)
+{
+    size_t nbuckets = session->nbuckets * 2;
+    sat_key **buckets = calloc(nbuckets, sizeof *buckets);
+    if (buckets == NULL) return; /* longer chains are not wrong */
+    for (size_t i = 0; i < session->nbuckets; i++) {
+        sat_key *next;
+        for (sat_key *key = session->buckets[i]; key; key = next) {
+            next = key->next;
+            key->next = buckets[key->hash & (nbuckets - 1)];
+            buckets[key->hash & (nbuckets - 1)] = key;
+        }
+    }
+    free(session->buckets);
+    session->buckets = buckets;
+    session->nbuckets = nbuckets;
+}
+
+sat_key *sat_session_find(sat_session *session, const uint8_t *name, size_t len)
+{
+    return *find_link(session, name, len, hash_bytes(name, len));
+}
+
+sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len)
+{
+    if (len > UINT32_MAX) return NULL;
+    uint32_t hash = hash_bytes(name, len);
+    sat_key *key = *find_link(session, name, len, hash);
+    if (key) {
+        key->refs++;
+        return key;
+    }
+    if (session->count >= session->nbuckets) grow_table(session);
+    key = calloc(1, sizeof *key + len);
+    if (key == NULL) return NULL;
+    memcpy(key->name, name, len);
+    key->len = (uint32_t)len;
+    key->hash = hash;
+    key->refs = 1;
+    key->session = session;
+    key->state = SAT_KEY_PENDING;
+    key->listed = true;
+    if (session->closed) {
+        key->state = SAT_KEY_LOST;
+    }
+    sat_key **link = find_link(session, name, len, hash);
+    key->next = *link;
+    *link = key;
+    session->count++;
+    return key;
+}
+
+static void clear_error(sat_key *key)
+{
+    if (key->error) {
+        sat_message_release(key->error->message);
+        free(key->error);
+        key->error = NULL;
+    }
+    free(key->reason);
+    key->reason = NULL;
+}
+
+static void queue_release(sat_session *session, const sat_key *key)
+{
+    if (session->closed) return;
+    sat_buf_append(&session->releases, key->name, key->len);
+    if (session->releases.failed) {
+        session->releases.failed = false; /* not told: the scheduler keeps the result until the client closes */
+        return;
+    }
+    session->nreleases++;
+    sat_comm_wake(session->comm);
+}
+
+void sat_key_release(sat_key *key)
+{
+    if (key == NULL || --key->refs > 0) return;
+    sat_session *session = key->session;
+    if (session && key->listed) {
+        sat_key **link = find_link(session, key->name, key->len, key->hash);
+        if (*link == key) {
+            *link = key->next;
+            session->count--;
+        }
+        queue_release(session, key);
+    }
+    clear_error(key);
+    free(key);
+}
+
+size_t sat_session_count(const sat_session *session)
+{
+    return session->count;
+}
+
+static void set_state(sat_session *session, sat_key *key, sat_key_state state)
+{
+    if (state != SAT_KEY_ERROR && (key->error || key->reason)) clear_error(key);
+    key->state = (uint8_t)state;
+    if (!key->watched || key->changed) return;
+    key->changed = true;
+    key->refs++;
+    key->next_changed = NULL;
+    if (session->changed_last)
+        session->changed_last->next_changed = key;
+    else
+        session->changed_first = key;
+    session->changed_last = key;
+}
+
+sat_key *sat_session_changed(sat_session *session)
+{
+    sat_key *key = session->changed_first;
+    if (key == NULL) return NULL;
+    session->changed_first = key->next_changed;
+    if (session->changed_first == NULL) session->changed_last = NULL;
+    key->changed = false;
+    return key;
+}
+
+static void set_reason(sat_key *key, const void *text, size_t len)
+{
+    free(key->reason);
+    key->reason = len ? malloc(len + 1) : NULL;
+    if (key->reason == NULL) return;
+    memcpy(key->reason, text, len);
+    key->reason[len] = '\0';
+}
+
+void sat_session_forget_all(sat_session *session, sat_key_state state, const char *reason)
+{
+    for (size_t i = 0; i < session->nbuckets; i++)
+        for (sat_key *key = session->buckets[i]; key; key = key->next) {
+            if (key->state == SAT_KEY_CANCELLED || key->state == SAT_KEY_LOST) continue;
+            set_state(session, key, state);
+            if (reason) set_reason(key, reason, strlen(reason));
+        }
+}
+
+/* ---- types -------------------------------------------------------------------------------------- */
+
+const char *sat_session_type(const sat_session *session, uint16_t type)
+{
+    return session && type < session->ntypes && session->types[type] ? session->types[type] : "";
+}
+
+static uint16_t intern_type(sat_session *session, const char *name)
+{
+    for (size_t i = 1; i < session->ntypes; i++)
+        if (strcmp(session->types[i], name) == 0) return (uint16_t)i;
+    if (session->ntypes >= MAX_TYPES) return 0;
+    char **types = realloc(session->types, (session->ntypes + 2) * sizeof *types);
+    if (types == NULL) return 0;
+    session->types = types;
+    if (session->ntypes == 0) types[session->ntypes++] = NULL;
+    char *copy = malloc(strlen(name) + 1);
+    if (copy == NULL) return 0;
+    types[session->ntypes] = strcpy(copy, name);
+    return (uint16_t)session->ntypes++;
+}
+
+/* The pickle of a class is a module and a name; one made of source (by cloudpickle) is not, and stays unnamed. */
+static uint16_t read_type(sat_session *session, const sat_mp_token *token)
+{
+    sat_pickle_scan scan;
+    sat_pickle_op op, module = {.len = 0}, name = {.len = 0};
+    char text[160];
+    sat_pickle_scan_init(&scan, token->as.bytes.data, token->as.bytes.len, NULL);
+    for (int i = 0; i < 8 && sat_pickle_next(&scan, &op, NULL) == SAT_OK; i++) {
+        if (op.kind == SAT_PK_STR) {
+            module = name;
+            name = op;
+        } else if (op.kind == SAT_PK_GLOBAL) {
+            module = op;
+            name = (sat_pickle_op){.data = op.data2, .len = op.len2};
+            break;
+        } else if (op.kind != SAT_PK_MEMOIZE && op.kind != SAT_PK_PUT) {
+            break;
+        }
+    }
+    if (name.len == 0 || name.len > 70 || module.len > 70) return 0;
+    bool builtin = module.len == 8 && memcmp(module.data, "builtins", 8) == 0;
+    if (module.len == 0 || builtin)
+        snprintf(text, sizeof text, "%.*s", (int)name.len, (const char *)name.data);
+    else
+        snprintf(text, sizeof text, "%.*s.%.*s", (int)module.len, (const char *)module.data, (int)name.len,
+                 (const char *)name.data);
+    return intern_type(session, text);
+}
+
+/* ---- incoming ----------------------------------------------------------------------------------- */
+
+/* The fields of one stream message that the session itself reads. */
+typedef struct fields {
+    sat_mp_token op;
+    sat_slice key;
+    sat_slice keys;
+    sat_slice exception;
+    sat_slice traceback;
+    sat_mp_token type;
+    sat_mp_token reason;
+    sat_mp_token error;
+} fields;
+
+static bool is_text(const sat_mp_token *token)
+{
+    return token->type == SAT_MP_STR;
+}
+
+static sat_status read_field(sat_mp *scan, fields *found, sat_error *err)
+{
+    sat_mp_token name, token = {.type = SAT_MP_NIL};
+    sat_slice value;
+    sat_status status = sat_mp_next(scan, &name, err);
+    if (status == SAT_OK) status = sat_mp_value(scan, &value, err);
+    if (status != SAT_OK) return status == SAT_EOF ? sat_fail(err, SAT_PROTOCOL, "a stream message is cut off") : status;
+    sat_mp inner = {value.data, value.data + value.len};
+    (void)sat_mp_next(&inner, &token, NULL);
+    if (sat_mp_is(&name, "op"))
+        found->op = token;
+    else if (sat_mp_is(&name, "key"))
+        found->key = value;
+    else if (sat_mp_is(&name, "keys"))
+        found->keys = value;
+    else if (sat_mp_is(&name, "exception"))
+        found->exception = value;
+    else if (sat_mp_is(&name, "traceback") && token.type != SAT_MP_NIL)
+        found->traceback = value;
+    else if (sat_mp_is(&name, "type"))
+        found->type = token;
+    else if (sat_mp_is(&name, "reason"))
+        found->reason = token;
+    else if (sat_mp_is(&name, "error"))
+        found->error = token;
+    return SAT_OK;
+}
+
+static void cancel_key(sat_session *session, sat_slice name, const fields *found)
+{
+    sat_key *key = sat_session_find(session, name.data, name.len);
+    if (key == NULL) return;
+    set_state(session, key, SAT_KEY_CANCELLED);
+    if (is_text(&found->reason)) set_reason(key, found->reason.as.bytes.data, found->reason.as.bytes.len);
+}
+
+/* keys: a list, or {"__Set__": true, "as-list": [...]} */
+static void cancel_keys(sat_session *session, const fields *found)
+{
+    sat_mp scan = {found->keys.data, found->keys.data + found->keys.len};
+    sat_mp_token token;
+    sat_slice name;
+    if (found->keys.len == 0 || sat_mp_next(&scan, &token, NULL) != SAT_OK) return;
+    if (token.type == SAT_MP_MAP) {
+        for (size_t i = token.as.count; i > 0; i--) {
+            sat_mp_token field;
+            if (sat_mp_next(&scan, &field, NULL) != SAT_OK) return;
+            if (sat_mp_is(&field, "as-list")) break;
+            if (sat_mp_skip(&scan, NULL) != SAT_OK) return;
+        }
+        if (sat_mp_next(&scan, &token, NULL) != SAT_OK) return;
+    }
+    if (token.type != SAT_MP_ARRAY) return;
+    for (size_t i = 0; i < token.as.count && sat_mp_value(&scan, &name, NULL) == SAT_OK; i++)
+        cancel_key(session, name, found);
+}
+
+static sat_status task_erred(sat_session *session, sat_key *key, sat_message *message, const fields *found, sat_error *err)
+{
+    sat_key_error *error = calloc(1, sizeof *error);
+    if (error == NULL) return sat_fail_nomem(err);
+    clear_error(key);
+    error->message = sat_message_retain(message);
+    error->exception = found->exception;
+    error->traceback = found->traceback;
+    key->error = error;
+    set_state(session, key, SAT_KEY_ERROR);
+    return SAT_OK;
+}
+
+static sat_status queue_event(sat_session *session, sat_message *message, sat_slice map, sat_error *err)
+{
+    event *fresh = malloc(sizeof *fresh);
+    if (fresh == NULL) return sat_fail_nomem(err);
+    *fresh = (event){NULL, sat_message_retain(message), map};
+    if (session->event_last)
+        session->event_last->next = fresh;
+    else
+        session->event_first = fresh;
+    session->event_last = fresh;
+    return SAT_OK;
+}
+
+sat_message *sat_session_event(sat_session *session, sat_slice *map)
+{
+    event *first = session->event_first;
+    if (first == NULL) return NULL;
+    sat_message *message = first->message;
+    *map = first->map;
+    session->event_first = first->next;
+    if (session->event_first == NULL) session->event_last = NULL;
+    free(first);
+    return message;
+}
+
+static sat_status stream_started(sat_session *session, const fields *found, sat_error *err)
+{
+    if (is_text(&found->error) && found->error.as.bytes.len > 0)
+        return sat_fail(err, SAT_CONNECT, "the scheduler refused the client: %.*s", (int)found->error.as.bytes.len,
+                        (const char *)found->error.as.bytes.data);
+    session->registered = true;
+    return SAT_OK;
+}
+
+static sat_status handle_key(sat_session *session, sat_message *message, const fields *found, bool *known, sat_error *err)
+{
+    sat_key *key = found->key.len ? sat_session_find(session, found->key.data, found->key.len) : NULL;
+    *known = true;
+    if (sat_mp_is(&found->op, "key-in-memory")) {
+        if (key == NULL) return SAT_OK;
+        if (found->type.type == SAT_MP_BIN) key->type = read_type(session, &found->type);
+        if (key->state != SAT_KEY_FINISHED) set_state(session, key, SAT_KEY_FINISHED);
+    } else if (sat_mp_is(&found->op, "task-erred")) {
+        return key ? task_erred(session, key, message, found, err) : SAT_OK;
+    } else if (sat_mp_is(&found->op, "lost-data")) {
+        if (key) set_state(session, key, SAT_KEY_PENDING);
+    } else if (sat_mp_is(&found->op, "task-retried")) {
+        if (key) set_state(session, key, SAT_KEY_PENDING);
+    } else if (sat_mp_is(&found->op, "cancelled-key")) {
+        if (key) cancel_key(session, found->key, found);
+    } else if (sat_mp_is(&found->op, "cancelled-keys")) {
+        cancel_keys(session, found);
+    } else {
+        *known = false;
+    }
+    return SAT_OK;
+}
+
+static sat_status handle_map(sat_session *session, sat_message *message, sat_slice map, size_t pairs, sat_mp *scan,
+                             sat_error *err)
+{
+    fields found;
+    bool known = false;
+    memset(&found, 0, sizeof found);
+    for (size_t i = 0; i < pairs; i++) {
+        sat_status status = read_field(scan, &found, err);
+        if (status != SAT_OK) return status;
+    }
+    map.len = (size_t)(scan->pos - map.data);
+    sat_status status = handle_key(session, message, &found, &known, err);
+    if (known || status != SAT_OK) return status;
+    if (sat_mp_is(&found.op, "stream-start")) return stream_started(session, &found, err);
+    if (sat_mp_is(&found.op, "restart"))
+        sat_session_forget_all(session, SAT_KEY_CANCELLED, "the scheduler was restarted");
+    if (is_text(&found.op)) return queue_event(session, message, map, err);
+    return SAT_OK;
+}
+
+static sat_status handle_message(sat_session *session, sat_message *message, sat_error *err)
+{
+    sat_mp scan = {message->frames[0].data, message->frames[0].data + message->frames[0].len};
+    sat_mp_token token;
+    size_t count = 1;
+    sat_slice map = {NULL, scan.pos, 0};
+    sat_status status = sat_mp_next(&scan, &token, err);
+    bool list = status == SAT_OK && token.type == SAT_MP_ARRAY;
+    if (list) count = token.as.count;
+    for (size_t i = 0; i < count && status == SAT_OK; i++) {
+        if (list) {
+            map.data = scan.pos;
+            status = sat_mp_next(&scan, &token, err);
+        }
+        if (status == SAT_OK && token.type != SAT_MP_MAP)
+            status = sat_fail(err, SAT_PROTOCOL, "a stream message is not a map");
+        if (status == SAT_OK) status = handle_map(session, message, map, token.as.count, &scan, err);
+    }
+    return status == SAT_EOF ? sat_fail(err, SAT_PROTOCOL, "a stream message is empty") : status;
+}
+
+/* ---- the stream --------------------------------------------------------------------------------- */
+
+static void end(sat_session *session, const sat_error *why)
+{
+    if (session->closed) return;
+    session->closed = true;
+    session->failure = *why;
+    sat_session_forget_all(session, SAT_KEY_LOST, why->text);
+    sat_comm_free(session->comm);
+    session->comm = NULL;
+}
+
+static void on_message(void *arg, sat_message *message)
+{
+    sat_error err;
+    sat_status status = handle_message(arg, message, &err);
+    if (status != SAT_OK) end(arg, &err);
+}
+
+static void on_drained(void *arg)
+{
+    sat_session_flush(arg);
+}
+
+static void on_closed(void *arg, const sat_error *why)
+{
+    end(arg, why);
+}
+
+static void send_registration(sat_session *session, const char *id, sat_error *err)
+{
+    sat_outgoing out;
+    msgpack_packer packer;
+    sat_outgoing_init(&out);
+    sat_mp_packer(&packer, &out.head);
+    msgpack_pack_map(&packer, 4);
+    sat_mp_pack_text(&packer, "op");
+    sat_mp_pack_text(&packer, "register-client");
+    sat_mp_pack_text(&packer, "client");
+    sat_mp_pack_text(&packer, id);
+    sat_mp_pack_text(&packer, "reply");
+    msgpack_pack_false(&packer);
+    sat_mp_pack_text(&packer, "versions");
+    msgpack_pack_map(&packer, 0);
+    if (sat_comm_send(session->comm, &out, err) != SAT_OK) {
+        sat_comm_free(session->comm);
+        session->comm = NULL;
+    }
+}
+
+sat_session *sat_session_open(sat_reactor *reactor, const sat_endpoint *endpoint, const sat_limits *limits,
+                              const char *id, sat_error *err)
+{
+    sat_session *session = calloc(1, sizeof *session);
+    sat_key **buckets = calloc(FIRST_BUCKETS, sizeof *buckets);
+    if (session == NULL || buckets == NULL) {
+        free(session);
+        free(buckets);
+        sat_fail_nomem(err);
+        return NULL;
+    }
+    sat_comm_handler handler = {on_message, on_drained, on_closed, session};
+    session->refs = 1;
+    session->buckets = buckets;
+    session->nbuckets = FIRST_BUCKETS;
+    sat_outgoing_init(&session->batch);
+    session->comm = sat_comm_open(reactor, endpoint, limits, &handler, err);
+    if (session->comm) send_registration(session, id, err);
+    if (session->comm == NULL) {
+        session->closed = true;
+        sat_session_release(session);
+        return NULL;
+    }
+    return session;
+}
+
+sat_session *sat_session_retain(sat_session *session)
+{
+    session->refs++;
+    return session;
+}
+
+static void free_keys(sat_session *session)
+{
+    sat_key *key;
+    while ((key = sat_session_changed(session)) != NULL) sat_key_release(key);
+    for (size_t i = 0; i < session->nbuckets; i++)
+        for (key = session->buckets[i]; key; key = key->next) key->session = NULL;
+    free(session->buckets);
+}
+
+void sat_session_release(sat_session *session)
+{
+    sat_message *message;
+    sat_slice map;
+    if (session == NULL || --session->refs > 0) return;
+    session->refs = 1; /* closing looks at keys, which must not come back here */
+    sat_session_close(session, "the client was collected");
+    free_keys(session);
+    while ((message = sat_session_event(session, &map)) != NULL) sat_message_release(message);
+    sat_outgoing_free(&session->batch);
+    sat_buf_free(&session->releases);
+    for (size_t i = 1; i < session->ntypes; i++) free(session->types[i]);
+    free(session->types);
+    free(session);
+}
+
+void sat_session_close(sat_session *session, const char *reason)
+{
+    static const uint8_t close_client[] = "\x81\xa2op\xac" "close-client";
+    static const uint8_t close_stream[] = "\x81\xa2op\xac" "close-stream";
+    sat_error why;
+    if (session->closed) return;
+    (void)sat_session_send(session, close_client, sizeof close_client - 1, NULL);
+    (void)sat_session_send(session, close_stream, sizeof close_stream - 1, NULL);
+    (void)sat_fail(&why, SAT_CLOSED, "%s", reason);
+    end(session, &why);
+}
+
+sat_status sat_session_state(const sat_session *session, sat_error *err)
+{
+    if (session->closed) {
+        if (err) *err = session->failure;
+        return session->failure.status;
+    }
+    return session->registered ? SAT_OK : SAT_AGAIN;
+}
+
+bool sat_session_drained(const sat_session *session)
+{
+    return session->closed || (session->ops == 0 && session->nreleases == 0 && sat_comm_idle(session->comm));
+}
+
+/* ---- outgoing ----------------------------------------------------------------------------------- */
+
+static void begin_batch(sat_session *session)
+{
+    static const uint8_t placeholder[LIST_HEADER] = {0xdd, 0, 0, 0, 0};
+    if (session->batch.head.len == 0) sat_buf_append(&session->batch.head, placeholder, LIST_HEADER);
+}
+
+/* The releases so far go before whatever is sent next: a later op may want one of the keys again. */
+static void batch_releases(sat_session *session)
+{
+    msgpack_packer packer;
+    if (session->nreleases == 0) return;
+    begin_batch(session);
+    sat_mp_packer(&packer, &session->batch.head);
+    msgpack_pack_map(&packer, 2);
+    sat_mp_pack_text(&packer, "op");
+    sat_mp_pack_text(&packer, "client-releases-keys");
+    sat_mp_pack_text(&packer, "keys");
+    msgpack_pack_array(&packer, session->nreleases);
+    sat_buf_append(&session->batch.head, session->releases.data, session->releases.len);
+    sat_buf_clear(&session->releases);
+    session->nreleases = 0;
+    session->ops++;
+}
+
+void sat_session_flush(sat_session *session)
+{
+    sat_error err;
+    if (session->closed || !sat_comm_idle(session->comm)) return;
+    batch_releases(session);
+    if (session->ops == 0) return;
+    for (unsigned i = 0; i < 4 && !session->batch.head.failed; i++)
+        session->batch.head.data[1 + i] = (uint8_t)(session->ops >> (24 - 8 * i));
+    session->ops = 0;
+    if (sat_comm_send(session->comm, &session->batch, &err) != SAT_OK) end(session, &err);
+}
+
+sat_status sat_session_submit(sat_session *session, sat_graph *graph, sat_error *err)
+{
+    sat_status status = sat_session_state(session, err);
+    if (status != SAT_OK && status != SAT_AGAIN) return status;
+    batch_releases(session);
+    begin_batch(session);
+    status = session->batch.head.failed ? sat_fail_nomem(err) : sat_graph_message(graph, &session->batch, err);
+    if (status != SAT_OK) return status;
+    session->ops++;
+    sat_session_flush(session);
+    return SAT_OK;
+}
+
+sat_status sat_session_send(sat_session *session, const uint8_t *map, size_t len, sat_error *err)
+{
+    sat_status status = sat_session_state(session, err);
+    if (status != SAT_OK && status != SAT_AGAIN) return status;
+    batch_releases(session);
+    begin_batch(session);
+    sat_buf_append(&session->batch.head, map, len);
+    if (session->batch.head.failed) return sat_fail_nomem(err);
+    session->ops++;
+    sat_session_flush(session);
+    return SAT_OK;
+}

@@ -1,0 +1,86 @@
+/* The client's stream to the scheduler: registration, the table of wanted keys with their states, and batching.
+ *
+ * A key is known by its msgpack bytes. sat_session_want gives one reference to a sat_key; when the last goes, the
+ * scheduler is told (in batches, before anything that is sent later). Messages are sent at once while nothing is on
+ * its way; what comes meanwhile goes together in one list. */
+#ifndef SATURN_SESSION_H
+#define SATURN_SESSION_H
+
+#include "comm.h"
+#include "graph.h"
+
+typedef struct sat_session sat_session;
+
+typedef enum sat_key_state {
+    SAT_KEY_PENDING,
+    SAT_KEY_FINISHED,
+    SAT_KEY_ERROR,
+    SAT_KEY_CANCELLED,
+    SAT_KEY_LOST
+} sat_key_state;
+
+/* Why a task failed, as it came: two msgpack values of one message. */
+typedef struct sat_key_error {
+    sat_message *message;
+    sat_slice exception;
+    sat_slice traceback; /* len 0: none */
+} sat_key_error;
+
+typedef struct sat_key {
+    struct sat_key *next;         /* in its hash bucket */
+    struct sat_key *next_changed; /* in the list of changes */
+    sat_session *session;         /* NULL when the session is gone */
+    sat_key_error *error;         /* SAT_KEY_ERROR */
+    char *reason;                 /* SAT_KEY_CANCELLED, SAT_KEY_LOST: from the scheduler, or NULL */
+    uint32_t hash;
+    uint32_t refs;
+    uint32_t len;
+    uint16_t type; /* index for sat_session_type; 0: not told */
+    uint8_t state;
+    bool watched; /* changes are put in the list of changes */
+    bool changed; /* stands in it */
+    bool listed;  /* still in the table */
+    uint8_t name[];
+} sat_key;
+
+/* Opens the stream and registers as `id`. Retains the reactor. */
+sat_session *sat_session_open(sat_reactor *reactor, const sat_endpoint *endpoint, const sat_limits *limits,
+                              const char *id, sat_error *err);
+sat_session *sat_session_retain(sat_session *session);
+void sat_session_release(sat_session *session);
+
+/* Says goodbye and closes; all keys become SAT_KEY_LOST with `reason`. Does nothing the second time. */
+void sat_session_close(sat_session *session, const char *reason);
+
+/* SAT_AGAIN until registered, SAT_OK, or why it ended. */
+sat_status sat_session_state(const sat_session *session, sat_error *err);
+/* Everything that was sent has left this process. */
+bool sat_session_drained(const sat_session *session);
+
+/* One more reference to the key (created pending when unknown); NULL when out of memory. */
+sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len);
+void sat_key_release(sat_key *key);
+sat_key *sat_session_find(sat_session *session, const uint8_t *name, size_t len); /* borrowed, or NULL */
+size_t sat_session_count(const sat_session *session);
+
+/* The name of the Python type of a finished key ("int", "numpy.ndarray"); "" when unknown. */
+const char *sat_session_type(const sat_session *session, uint16_t type);
+
+/* The next watched key whose state changed; the caller owns the reference. NULL: none. */
+sat_key *sat_session_changed(sat_session *session);
+
+/* The next message of the stream that is not about keys (restart, event, ...): *map is one msgpack map of the message,
+ * which the caller owns. NULL: none. */
+sat_message *sat_session_event(sat_session *session, sat_slice *map);
+
+/* Sends the graph; on failure nothing of it is sent. */
+sat_status sat_session_submit(sat_session *session, sat_graph *graph, sat_error *err);
+/* Sends one op: a msgpack map, without further frames. */
+sat_status sat_session_send(sat_session *session, const uint8_t *map, size_t len, sat_error *err);
+/* Sends what waits, if nothing is on its way. */
+void sat_session_flush(sat_session *session);
+
+/* Sets every key to this state: the scheduler has forgotten them all (restart, lost connection). */
+void sat_session_forget_all(sat_session *session, sat_key_state state, const char *reason);
+
+#endif
