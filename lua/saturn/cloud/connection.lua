@@ -390,6 +390,8 @@ end
 ---@param service table? the embedded service that this connection owns
 ---@return saturn.Connection
 function M.new(settings, service)
+  -- made before any cluster, so that at the end of the Lua state it is still there when a cluster is to be closed
+  loop.reactor()
   return setmetatable({
     settings = settings, http = http.new(settings), base_url = settings.base_url, external = settings.external,
     service = service, closed = false, open = setmetatable({}, { __mode = "k" }),

@@ -1,0 +1,502 @@
+-- Connections and clusters, against the service in lua/saturn/local with a real Dask and its scripted faults.
+local cloud = require "saturn.cloud"
+local loop = require "saturn.loop"
+local service = require "saturn.local"
+local start = require "saturn.cloud.start"
+local support = require "spec.support"
+
+local raises = support.raises
+
+local function connect(server, options)
+  local all = { base_url = server.base_url, token = server.token, proxy = "", retry_delay = 0.01, poll_min = 0.05,
+    poll_max = 0.2, on_warning = function() end }
+  for name, value in pairs(options or {}) do all[name] = value end
+  return cloud.connect(all)
+end
+
+describe("the control plane", function()
+  local server, conn
+
+  setup(function()
+    server = service.start { test_control = true }
+    conn = connect(server)
+  end)
+  teardown(function() server:close() end)
+
+  local function faults(...)
+    conn.http:call { method = "POST", path = "_test/faults", json = { faults = { ... } } }
+  end
+
+  local function requests()
+    return conn.http:call({ path = "_test/requests", query = { clear = "true" } }).requests
+  end
+
+  before_each(function()
+    conn.http:call { method = "DELETE", path = "_test/faults" }
+    requests()
+  end)
+
+  -- The cluster of the token, running with one worker. Others close it; it is started again when needed.
+  local function running(options)
+    local all = { n_workers = 1, nthreads = 1 }
+    for name, value in pairs(options or {}) do all[name] = value end
+    return conn:cluster(all)
+  end
+
+  describe("connection", function()
+    it("lists the sizes", function()
+      local sizes = conn:sizes()
+      assert.equal("large", sizes[2].name)
+      assert.truthy(sizes[2].display:find "GB RAM")
+      assert.equal("integer", math.type(sizes[2].cores))
+    end)
+
+    it("says who answers and who asks", function()
+      assert.equal("ok", conn:ping().status)
+      assert.equal("local", conn:user().username)
+    end)
+
+    it("makes no request by itself, and takes a URL alone", function()
+      connect(server)
+      local other = connect { base_url = "http://127.0.0.1:1", token = "t0" }
+      assert.truthy(tostring(other):find("http://127.0.0.1:1/", 1, true))
+      assert.same({}, requests())
+    end)
+
+    it("is of no use when closed, and closes twice", function()
+      local other <close> = connect(server)
+      other:close()
+      other:close()
+      raises("closed", "closed", other.sizes, other)
+      raises("closed", "closed", other.cluster, other)
+      assert.truthy(tostring(other):find "closed%)$")
+    end)
+  end)
+
+  describe("errors", function()
+    it("of a wrong token say where to get one", function()
+      local wrong = connect(server, { token = "wrong-token" })
+      local err = raises("auth", "refused the token from the arguments.*api/user/token", wrong.sizes, wrong)
+      assert.equal(401, err.status)
+      assert.is_nil(tostring(err):find("wrong-token", 1, true))
+      raises("auth", nil, wrong.cluster, wrong)
+    end)
+
+    it("carry the status and the server's message", function()
+      faults({ path = "/api/dask_clusters/info", status = 404, json = { message = "Nothing here.",
+        error_code = "not_found" } })
+      local err = raises("api", "Nothing here.*HTTP 404.*base_url", conn.sizes, conn)
+      assert.equal(404, err.status)
+      assert.equal("Nothing here.", err.reason)
+      assert.equal("not_found", err.code)
+    end)
+
+    it("trim a page of HTML to what it says", function()
+      faults({ path = "/api/dask_clusters/info", status = 500, body = "<html><head><style>p{}</style><title>"
+        .. "500 Internal Server Error</title></head><body><h1>Oops</h1></body></html>" })
+      local err = raises("api", "500 Internal Server Error %(HTTP 500%)", conn.sizes, conn)
+      assert.equal(500, err.status)
+      assert.is_nil(err.message:find("<", 1, true))
+      faults({ path = "/api/dask_clusters/info", status = 500, body = ("<p>no end "):rep(1000) })
+      err = raises("api", "no end", conn.sizes, conn)
+      assert.is_true(#err.message < 400)
+      faults({ path = "/api/dask_clusters/info", status = 500, body = "" })
+      raises("api", "no reason given", conn.sizes, conn)
+    end)
+
+    it("name the address that refuses connections", function()
+      local nobody = connect({ base_url = "http://127.0.0.1:1", token = "t0" })
+      raises("connect", "127.0.0.1.*Check base_url", nobody.sizes, nobody)
+      local unknown = connect({ base_url = "http://no-such-host.invalid", token = "t0" })
+      raises("connect", "no%-such%-host.invalid", unknown.cluster, unknown)
+    end)
+
+    it("tell of a body that is no JSON, or not the expected one", function()
+      faults({ path = "/api/dask_clusters/info", status = 200, body = "<html><title>Sign in</title></html>" })
+      raises("protocol", "not JSON.*Sign in.*base_url", conn.sizes, conn)
+      for _, answer in ipairs { { a = 1 }, { server_options = 1 }, { 1, 2 } } do
+        faults({ path = "/api/dask_clusters/info", status = 200, json = answer })
+        raises("protocol", "sizes cannot be read", conn.sizes, conn)
+      end
+      for _, body in ipairs { "", "null", "[]", "3", '"ready"', '{"status": 1}', '{"id": "x"}' } do
+        faults({ path = "/api/dask_clusters", status = 200, body = body })
+        raises("protocol", "no status", conn.cluster, conn)
+      end
+      faults({ path = "/api/dask_clusters", status = 200, body = '{"status": "ready"}' })
+      raises("protocol", "not its id", conn.cluster, conn)
+    end)
+
+    it("of a start show all that the service says", function()
+      faults({ cluster_status = { "error" }, errors = { "No quota.", "Ask somebody." } })
+      local err = raises("api", "could not be started: No quota. Ask somebody.", conn.cluster, conn)
+      assert.same({ "No quota.", "Ask somebody." }, err.errors)
+      faults({ cluster_status = { "error" } })
+      raises("api", "no reason", conn.cluster, conn)
+    end)
+
+    it("of an unknown size name those there are", function()
+      raises("value", "worker_size '9xlarge'.*Choose one of: medium %(", conn.cluster, conn,
+        { worker_size = "9xlarge" })
+      raises("value", "scheduler_size 'tiny'", conn.reset, conn, { scheduler_size = "tiny" })
+      for _, request in ipairs(requests()) do assert.equal("/api/dask_clusters/info", request.path) end
+    end)
+
+    it("of misuse stand at the caller's line", function()
+      for _, options in ipairs { { n_worker = 1 }, { n_workers = "1" }, { n_workers = -1 }, { nthreads = 0 },
+        { on_running = "stop" }, { shutdown_on_close = "never" } } do
+        local ok, err = pcall(function() conn:cluster(options) end)
+        assert.is_false(ok)
+        assert.equal("string", type(err))
+        assert.truthy(err:find "^spec/cloud_spec.lua:%d+: ", err)
+      end
+    end)
+  end)
+
+  describe("start", function()
+    it("repeats the same POST until ready, and tells of each answer", function()
+      running()
+      requests()
+      faults({ cluster_status = { "pending", "starting", "ready" }, warnings = { "Careful.", "Careful." } })
+      local seen, warnings = {}, {}
+      local watched = connect(server, { on_warning = function(text) warnings[#warnings + 1] = text end })
+      local cluster = watched:cluster { n_workers = 1, nthreads = 1, worker_is_spot = false,
+        on_status = function(status, elapsed, details)
+          seen[#seen + 1] = { status, elapsed, details.next_poll, #details.warnings }
+        end }
+      assert.same({ "pending", 0 }, { seen[1][1], math.floor(seen[1][2]) })
+      assert.equal("starting", seen[2][1])
+      assert.equal("ready", seen[3][1])
+      assert.equal("number", type(seen[1][3]))
+      assert.is_nil(seen[3][3])
+      assert.same({ 1, 0, 0 }, { seen[1][4], seen[2][4], seen[3][4] })
+      assert.same({ "Careful." }, warnings)
+      assert.same({ "Careful." }, cluster.warnings)
+      assert.is_true(cluster.started)
+      local posts = {}
+      for _, request in ipairs(requests()) do
+        if request.method == "POST" and request.path == "/api/dask_clusters" then posts[#posts + 1] = request end
+      end
+      assert.equal(3, #posts)
+      for _, post in ipairs(posts) do
+        assert.equal("is_external=true", post.query)
+        assert.equal(posts[1].body, post.body)
+      end
+      assert.truthy(posts[1].body:find('"worker_is_spot":false', 1, true))
+      assert.is_nil(posts[1].body:find("null", 1, true))
+      cluster.started = false
+    end)
+
+    it("takes 'running' for 'ready'", function()
+      running()
+      faults({ cluster_status = { "running" } })
+      assert.equal(running().status_word, "running")
+    end)
+
+    it("gives up after wait_timeout, and says that the cluster goes on", function()
+      faults({ cluster_status = { "pending", "pending", "pending", "pending", "pending", "pending", "pending",
+        "pending", "pending", "pending" } })
+      local err = raises("timeout", "not ready after 0.3 seconds.*goes on starting", conn.cluster, conn,
+        { wait_timeout = 0.3 })
+      assert.equal("string", type(err.id))
+    end)
+
+    it("says what becomes of a cluster whose start is interrupted", function()
+      local warnings = {}
+      local watched = connect(server, { on_warning = function(text) warnings[#warnings + 1] = text end })
+      local function interrupt() error "interrupted!" end
+      faults({ cluster_status = { "pending", "pending" } })
+      local ok, err = pcall(watched.cluster, watched, { on_status = interrupt })
+      assert.is_false(ok)
+      assert.truthy(tostring(err):find "interrupted!")
+      assert.truthy(warnings[1]:find "goes on starting")
+      pcall(watched.cluster, watched, { on_status = interrupt, shutdown_on_close = true })
+      assert.truthy(warnings[2]:find "was shut down")
+    end)
+
+    it("waits within dask-saturn's bounds", function()
+      for k, bounds in ipairs { { 5, 10 }, { 10, 20 }, { 20, 40 }, { 30, 60 }, { 30, 60 } } do
+        for jitter = 0, 9 do
+          local wait = start.backoff(k, 5, 60, jitter / 10)
+          assert.is_true(wait >= bounds[1] and wait < bounds[2])
+        end
+      end
+    end)
+
+    it("asks for no sizes unless one is given", function()
+      running()
+      local paths = {}
+      for i, request in ipairs(requests()) do paths[i] = request.path end
+      assert.is_nil(table.concat(paths, " "):find("dask_clusters/info", 1, true))
+      running { worker_size = "medium", on_running = "warn" }
+      assert.equal("/api/dask_clusters/info", requests()[1].path)
+    end)
+
+    it("sends project_id without a version to old servers", function()
+      local old <close> = service.start { test_control = true, require_project_id = true }
+      local older = connect(old, { project_id = ("ab"):rep(16) })
+      faults({ cluster_status = { "ready" } })
+      older.http:call { method = "POST", path = "_test/faults", json = { faults = { { path = "/api/dask_clusters",
+        status = 200, json = { id = "c1", status = "ready" } } , { path = "/api/dask_clusters/c1/info", status = 200,
+        json = { scheduler_address = "tcp://x:1", dashboard_link = "http://x" } } } } }
+      local cluster = older:cluster {}
+      assert.equal("tcp://x:1", cluster.scheduler_address)
+      assert.is_nil(cluster:credentials())
+      local post = older.http:call({ path = "_test/requests" }).requests[1]
+      assert.equal(('{"project_id":"%s"}'):format(("ab"):rep(16)), post.body)
+      assert.is_nil(post.headers["x-dask-saturn-version"])
+    end)
+  end)
+
+  describe("cluster", function()
+    local cluster
+
+    setup(function() cluster = running() end)
+
+    it("knows where it is", function()
+      assert.truthy(cluster.scheduler_address:find "^tls://localhost:%d+$")
+      assert.equal(32, #cluster.id)
+      assert.equal("local", cluster.name)
+      assert.truthy(tostring(cluster):find "^saturn.cluster local %(tls://localhost:%d+%)$")
+      assert.equal("running", cluster:status())
+      assert.truthy(cluster:scheduler_info().address)
+      assert.equal("running", cluster:describe().status)
+    end)
+
+    it("waits for workers, seldom asking", function()
+      assert.is_true(cluster:wait_for_workers(1, 20) >= 1)
+      requests()
+      raises("timeout", "of 9 workers", cluster.wait_for_workers, cluster, 9, 1)
+      assert.is_true(#requests() <= 6)
+    end)
+
+    it("counts workers also where the scheduler lists only some", function()
+      faults({ path = "*/scheduler_info", status = 200, json = { n_workers = 7, workers = { a = {} } } })
+      assert.equal(7, cluster:wait_for_workers(7, 1))
+    end)
+
+    it("scales and adapts, and says what changed", function()
+      assert.equal("scaled from 1 to 2 workers; adaptive scaling is off", tostring(cluster:scale(2)))
+      cluster:wait_for_workers(2, 20)
+      assert.equal("scaling adaptively from 1 to 2 workers", tostring(cluster:adapt(1, 2)))
+      local change = cluster:scale(1)
+      assert.is_true(change.adaptive_off)
+      assert.equal("scaled to 1 workers; adaptive scaling was on and is off now", tostring(change))
+      assert.equal("scaled from 1 to 1 workers", tostring(cluster:scale(1)))
+      assert.has_error(function() cluster:scale(-1) end)
+      assert.has_error(function() cluster:adapt(2, 1) end)
+      raises("api", "outside", cluster.scale, cluster, 100000)
+    end)
+
+    it("has its key signed by the service, once", function()
+      requests()
+      local tls = cluster:credentials()
+      assert.truthy(tls.key:find "BEGIN RSA PRIVATE KEY")
+      assert.truthy(tls.cert:find "BEGIN CERTIFICATE")
+      assert.not_equal(tls.cert, tls.ca)
+      assert.equal(tls, cluster:credentials())
+      local seen = requests()
+      assert.equal(1, #seen)
+      assert.truthy(seen[1].path:find "/csr$")
+      assert.is_nil(seen[1].headers["content-type"])
+      assert.truthy(seen[1].body:find "^%-%-%-%-%-BEGIN CERTIFICATE REQUEST")
+    end)
+
+    it("refuses chains that cannot be right", function()
+      local function sign_with(how)
+        cluster.credentials_ = nil
+        faults({ csr = how })
+        return cluster:credentials()
+      end
+      raises("tls", "signed the key with 1 certificate where", sign_with, "one")
+      raises("tls", "0 certificates", sign_with, "empty")
+      raises("tls", "cannot be used: .*malformed", sign_with, "garbage")
+      raises("tls", "expired already", sign_with, "expired")
+      assert.truthy(sign_with("extra").ca:find "BEGIN CERTIFICATE")
+      assert.is_nil(sign_with("crlf").cert:find("\r", 1, true))
+      local other = sign_with "extra"
+      faults({ path = "*/csr", body = other.cert .. other.ca })
+      cluster.credentials_ = nil
+      raises("tls", "not for the key", cluster.credentials, cluster)
+    end)
+
+    it("shows its logs in the old form and the new", function()
+      assert.equal("string", type(tostring(cluster:logs())))
+      faults({ path = "*/logs", status = 200, json = { logs = "one line" } })
+      assert.equal("one line", tostring(cluster:logs()))
+      faults({ path = "*/logs", status = 200, json = { logs = { { pod_name = "p", logs = "text" } } } })
+      assert.equal("== p ==\ntext", tostring(cluster:logs { component = "worker" }))
+      faults({ path = "*/logs", status = 200, json = { "a", "b" } })
+      assert.equal("a\nb", tostring(cluster:logs()))
+    end)
+
+    it("tells its history, pods and summary", function()
+      assert.equal("created", cluster:history()[1].event)
+      assert.equal("running", cluster:summary().status)
+      assert.truthy(#cluster:workers() >= 1)
+    end)
+
+    it("falls back on the record for its status", function()
+      faults({ path = "*/status", status = 500, body = "" })
+      assert.equal("running", cluster:status())
+      faults({ path = "/api/dask_clusters/*", status = 500, body = "", times = 2 })
+      assert.is_nil(cluster:status())
+    end)
+
+    it("says that it is not running when it was stopped", function()
+      local other = running()
+      other:stop()
+      raises("closed", "not running: its status is stopped", other.scheduler_info, other)
+      other:start { wait_timeout = 60 }
+      assert.equal("running", other:status())
+      assert.is_true(other:wait_for_workers(1, 20) >= 1)
+    end)
+
+    it("warns of settings that were not applied, raises, or resets, as told", function()
+      local warnings = {}
+      local watched = connect(server, { on_warning = function(text) warnings[#warnings + 1] = text end })
+      watched:cluster { nthreads = 2 }
+      assert.truthy(warnings[1]:find "Unable to update")
+      assert.truthy(warnings[2]:find "nthreads is 1, not 2")
+      raises("api", "nthreads is 1, not 2.*on_running", watched.cluster, watched,
+        { nthreads = 2, on_running = "error" })
+      local again = watched:cluster { nthreads = 2, on_running = "reset" }
+      assert.equal(2, again:describe().nthreads)
+      again:reset { nthreads = 1, n_workers = 1 }
+      assert.equal(1, again:describe().nthreads)
+    end)
+
+    it("is found by id, by name and by URL", function()
+      local id = running().id
+      assert.equal(id, conn:cluster({ cluster_id = id }).id)
+      assert.equal(id, conn:cluster({ name = "local" }).id)
+      assert.equal(id, conn:cluster({ cluster_url = server.base_url .. "/api/dask_clusters/" .. id .. "/" }).id)
+      raises("value", "no cluster named 'other'; there are local", conn.cluster, conn, { name = "other" })
+      raises("api", "not found", conn.cluster, conn, { cluster_id = "other" })
+      assert.equal(id, conn:clusters()[1].id)
+    end)
+
+    it("is restarted by id, with settings changed while it is stopped", function()
+      local byid = conn:cluster { cluster_id = running().id, nthreads = 2, on_running = "reset" }
+      assert.equal(2, byid:describe().nthreads)
+      byid:restart()
+      assert.equal("running", byid:status())
+      byid:stop()
+      byid = conn:cluster { cluster_id = byid.id, nthreads = 1 }
+      assert.is_true(byid.started)
+      assert.equal(1, byid:describe().nthreads)
+    end)
+
+    it("closes twice, and is of no use then", function()
+      local closing <close> = running()
+      closing:close()
+      closing:close()
+      assert.equal("closed", closing:status())
+      assert.truthy(tostring(closing):find "closed%)$")
+      for _, method in ipairs { "scheduler_info", "logs", "client", "stop", "describe" } do
+        raises("closed", "is closed", closing[method], closing)
+      end
+      raises("closed", "is closed", closing.scale, closing, 1)
+    end)
+
+    it("is stopped where the service has no close any more", function()
+      local closing = running()
+      faults({ path = "*/close", status = 404, json = { message = "gone" } })
+      closing:close()
+      local seen = requests()
+      assert.truthy(seen[#seen].path:find "/stop$")
+    end)
+  end)
+
+  describe("the end of a cluster", function()
+    local function closes()
+      local count = 0
+      for _, request in ipairs(requests()) do
+        if request.path:find "/close$" then count = count + 1 end
+      end
+      return count
+    end
+
+    -- A script of its own, whose end is the end of its Lua state.
+    local function script(body)
+      local text = ([[
+        local conn = require("saturn.cloud").connect { base_url = %q, token = %q, proxy = "", poll_min = 0.05,
+          on_warning = function(text) io.stdout:write("warning: ", text, "\n") end }
+        local function cluster(options)
+          options.n_workers, options.nthreads = 1, 1
+          return conn:cluster(options)
+        end
+        %s]]):format(server.base_url, server.token, body)
+      return (support.shell(support.quote(support.lua()) .. " -e " .. support.quote(text), true))
+    end
+
+    before_each(function()
+      running():close()
+      requests()
+    end)
+
+    it("comes with shutdown_on_close, however the script ends", function()
+      for _, body in ipairs {
+        "local c <close> = cluster{ shutdown_on_close = true }",
+        "Keep = cluster{ shutdown_on_close = true }",
+        "Keep = cluster{ shutdown_on_close = true } error 'ends the script'",
+        "cluster{ shutdown_on_close = true } collectgarbage()",
+        "Keep = cluster{ shutdown_on_close = true } os.exit(3, true)",
+        "Keep = cluster{ shutdown_on_close = true } conn:close()",
+        "local c <close> = cluster{ shutdown_on_close = true } c:close() conn:close()",
+        "coroutine.wrap(function() local c <close> = cluster{ shutdown_on_close = true } end)()",
+      } do
+        assert.equal("", script(body), body)
+        assert.equal(1, closes(), body)
+      end
+    end)
+
+    it("does not come to a cluster that was found running, unless asked for", function()
+      local found = running()
+      script "local c <close> = cluster{ shutdown_on_close = true }"
+      assert.equal(0, closes())
+      assert.equal("running", found:status())
+      script 'local c <close> = cluster{ shutdown_on_close = "always" }'
+      assert.equal(1, closes())
+    end)
+
+    it("is left to the user otherwise, with one warning", function()
+      local output = script "local c <close> = cluster{} Keep = c"
+      assert.truthy(output:find "^warning: cluster local goes on running.*cluster:close%(%)")
+      assert.equal(1, select(2, output:gsub("warning", "")))
+      assert.equal("", script "local c <close> = cluster{}", "it was found running")
+      assert.equal(0, closes())
+    end)
+  end)
+end)
+
+describe("the local default", function()
+  it("is a service, a connection and a cluster in one", function()
+    local cluster <close> = cloud.local_cluster { n_workers = 1, threads_per_worker = 1, memory_limit = "1GB" }
+    assert.equal(1, cluster:wait_for_workers(1, 20))
+    local pid = cluster.connection.service.pid
+    assert.is_true(support.alive(pid))
+    cluster:close()
+    cluster:close()
+    assert.is_false(support.alive(pid))
+  end)
+
+  it("ends with the connection", function()
+    local pid
+    do
+      local conn <close> = cloud.connect "local"
+      pid = conn.service.pid
+      local seen = {}
+      conn:cluster { n_workers = 1, nthreads = 1, on_status = function(status) seen[#seen + 1] = status end }
+      assert.equal("pending", seen[1])
+      assert.equal("ready", seen[#seen])
+    end
+    assert.is_false(support.alive(pid))
+  end)
+
+  it("runs several at once", function()
+    local a <close> = cloud.connect "local"
+    local b <close> = cloud.connect "local"
+    loop.run(function() a:ping() end, function() b:ping() end)
+    assert.not_equal(a.base_url, b.base_url)
+  end)
+end)
