@@ -334,13 +334,15 @@ sat_status sat_dtype_record_add(sat_dtype *record, const char *name, size_t name
     return SAT_OK;
 }
 
+/* As Python's repr: in double quotes when there are single ones in the text, and only these. */
 static void write_quoted(sat_buf *out, const char *text, size_t len)
 {
     static const char HEX[] = "0123456789abcdef";
-    sat_buf_u8(out, '\'');
+    uint8_t quote = len > 0 && memchr(text, '\'', len) != NULL && memchr(text, '"', len) == NULL ? '"' : '\'';
+    sat_buf_u8(out, quote);
     for (size_t i = 0; i < len; i++) {
         uint8_t c = (uint8_t)text[i];
-        if (c == '\'' || c == '\\') {
+        if (c == quote || c == '\\') {
             sat_buf_u8(out, '\\');
             sat_buf_u8(out, c);
         } else if (c < 0x20 || c == 0x7f) {
@@ -351,7 +353,7 @@ static void write_quoted(sat_buf *out, const char *text, size_t len)
             sat_buf_u8(out, c);
         }
     }
-    sat_buf_u8(out, '\'');
+    sat_buf_u8(out, quote);
 }
 
 static void write_number(sat_buf *out, uint64_t number)

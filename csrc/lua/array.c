@@ -351,9 +351,10 @@ static void push_cell(lua_State *L, const sat_cell *cell)
     default:
         lua_createtable(L, 0, 2);
         lua_pushnumber(L, (lua_Number)cell->f);
-        lua_setfield(L, -2, "real");
+        lua_setfield(L, -2, "re");
         lua_pushnumber(L, (lua_Number)cell->im);
-        lua_setfield(L, -2, "imag");
+        lua_setfield(L, -2, "im");
+        luaL_setmetatable(L, "saturn.py.complex"); /* a value as the pickle codec makes it */
     }
 }
 
@@ -395,7 +396,7 @@ static double complex_part(lua_State *L, int value, const char *name, const sat_
 {
     lua_pushstring(L, name);
     lua_rawget(L, value);
-    if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "a complex number for %s is {real=, imag=}", type->text + 1);
+    if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "a complex number for %s is {re=, im=}", type->text + 1);
     double part = (double)lua_tonumber(L, -1);
     lua_pop(L, 1);
     return part;
@@ -420,8 +421,8 @@ static void to_cell(lua_State *L, const sat_dtype *type, int value, sat_cell *ce
     case LUA_TTABLE:
         if (type->kind == 'c') {
             cell->kind = 'c';
-            cell->f = complex_part(L, value, "real", type);
-            cell->im = complex_part(L, value, "imag", type);
+            cell->f = complex_part(L, value, "re", type);
+            cell->im = complex_part(L, value, "im", type);
             return;
         }
         break;
@@ -571,7 +572,7 @@ static void look_at(lua_State *L, int value, int depth, leaves *seen)
         return;
     }
     case LUA_TTABLE:
-        lua_pushliteral(L, "real");
+        lua_pushliteral(L, "re");
         lua_rawget(L, value);
         if (!lua_isnil(L, -1)) {
             lua_pop(L, 1);
