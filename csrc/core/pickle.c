@@ -1127,6 +1127,11 @@ static sat_pickle_seen *find_seen(const sat_pickler *p, const void *object)
     return &p->seen[at];
 }
 
+bool sat_pickle_has(const sat_pickler *p, const void *object)
+{
+    return p->nseen > 0 && find_seen(p, object)->generation == p->generation;
+}
+
 bool sat_pickle_get(sat_pickler *p, const void *object)
 {
     if (p->nseen == 0) return false;

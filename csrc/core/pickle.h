@@ -209,6 +209,7 @@ void sat_pickle_buffer(sat_pickler *p, sat_slice slice, bool readonly);
 
 /* Memo of objects by address, for shared and cyclic structures. The addresses must stay valid until
  * sat_pickle_forget, which starts a new set. All do nothing useful while memo is off. */
+bool sat_pickle_has(const sat_pickler *p, const void *object);
 bool sat_pickle_get(sat_pickler *p, const void *object);  /* true: a reference to it was written */
 void sat_pickle_put(sat_pickler *p, const void *object);  /* memoizes the value just written under this address */
 void sat_pickle_forget(sat_pickler *p);

@@ -1,0 +1,1284 @@
+/* The writer of pickles, Lua value → opcodes, and the Lua face of both directions. */
+#include "pickle.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "array.h"
+#include "pyvalue.h"
+
+enum { BATCH = 1000, SHARED_KEY = 128 };
+
+typedef struct writer {
+    lua_State *L;
+    sat_pickler *p;
+    const satL_ref_hooks *hooks;
+    sat_error *err;
+    size_t depth, max_depth;
+    bool refs; /* the value holds references somewhere, so that containers must be looked through */
+} writer;
+
+static sat_status put(writer *w, int idx);
+
+static sat_status refuse(writer *w, const char *what)
+{
+    return sat_fail(w->err, SAT_VALUE, "%s", what);
+}
+
+static sat_status too_deep(writer *w)
+{
+    return sat_fail(w->err, SAT_LIMIT, "the value nests deeper than %zu (limits.depth); is there a cycle in it?",
+                    w->max_depth);
+}
+
+/* The field of the table at idx, raw, on top of the stack. */
+static int field(lua_State *L, int idx, const char *name)
+{
+    idx = lua_absindex(L, idx);
+    lua_pushstring(L, name);
+    return lua_rawget(L, idx);
+}
+
+static sat_status put_field(writer *w, int idx, const char *name)
+{
+    field(w->L, idx, name);
+    sat_status status = put(w, lua_gettop(w->L));
+    lua_pop(w->L, 1);
+    return status;
+}
+
+static bool is_ref(writer *w, int idx)
+{
+    return w->hooks != NULL && w->hooks->is_ref != NULL && w->hooks->is_ref(w->L, idx, w->hooks->arg);
+}
+
+/* Does the value hold a reference? `visited` is a table of the tables seen. Depth is bounded by put. */
+static bool holds_ref(writer *w, int idx, int visited, size_t depth)
+{
+    lua_State *L = w->L;
+    bool found = false;
+    int type = lua_type(L, idx);
+    if (type != LUA_TTABLE && type != LUA_TUSERDATA) return false;
+    if (is_ref(w, idx)) return true;
+    if (type != LUA_TTABLE || depth > w->max_depth || !lua_checkstack(L, 8)) return false;
+    idx = lua_absindex(L, idx);
+    lua_pushvalue(L, idx);
+    if (lua_rawget(L, visited) != LUA_TNIL) {
+        lua_pop(L, 1);
+        return false;
+    }
+    lua_pop(L, 1);
+    lua_pushvalue(L, idx);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, visited);
+    lua_pushnil(L);
+    while (!found && lua_next(L, idx)) {
+        found = holds_ref(w, lua_gettop(L), visited, depth + 1) ||
+                holds_ref(w, lua_gettop(L) - 1, visited, depth + 1);
+        lua_pop(L, 1);
+    }
+    if (found) lua_pop(L, 1);
+    return found;
+}
+
+static bool contains_ref(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    if (w->hooks == NULL || w->hooks->is_ref == NULL) return false;
+    idx = lua_absindex(L, idx);
+    lua_newtable(L);
+    bool found = holds_ref(w, idx, lua_gettop(L), 0);
+    lua_pop(L, 1);
+    return found;
+}
+
+/* The container at idx goes between wrap_begin and wrap_end. */
+static bool wrapped(writer *w, int idx)
+{
+    return w->refs && w->hooks->wraps && contains_ref(w, idx);
+}
+
+/* ------------------------------------------------------------------ strings */
+
+static void put_string(writer *w, int idx)
+{
+    size_t len;
+    const char *text = lua_tolstring(w->L, idx, &len);
+    if (sat_utf8_valid((const uint8_t *)text, len))
+        sat_pickle_str(w->p, text, len);
+    else
+        sat_pickle_bytes(w->p, text, len);
+}
+
+/* The string in field `value` of a boxed value. */
+static sat_status put_boxed(writer *w, int idx, satL_py type)
+{
+    size_t len;
+    field(w->L, idx, "value");
+    const char *text = lua_type(w->L, -1) == LUA_TSTRING ? lua_tolstring(w->L, -1, &len) : NULL;
+    sat_status status = SAT_OK;
+    if (text == NULL) {
+        status = sat_fail(w->err, SAT_VALUE, "a %s has no string in its field 'value'", satL_py_name(type) + 7);
+    } else if (type == PY_BYTES) {
+        sat_pickle_bytes(w->p, text, len);
+    } else if (type == PY_BYTEARRAY) {
+        sat_pickle_bytearray(w->p, text, len);
+    } else if (sat_utf8_valid((const uint8_t *)text, len)) {
+        sat_pickle_str(w->p, text, len);
+    } else {
+        status = refuse(w, "a string that is not UTF-8 cannot be a Python str; use py.bytes");
+    }
+    lua_pop(w->L, 1);
+    return status;
+}
+
+/* ----------------------------------------------------------------- sequences */
+
+/* Ends a batch of items and begins the next one. */
+static void next_batch(writer *w, size_t n, void (*end)(sat_pickler *))
+{
+    if (n % BATCH == 0) {
+        end(w->p);
+        sat_pickle_mark(w->p);
+    }
+}
+
+/* The items 1 to n of the table at idx, bare. end closes a batch; NULL: one batch. */
+static sat_status put_items(writer *w, int idx, lua_Integer from, lua_Integer n, void (*end)(sat_pickler *))
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    for (lua_Integer i = from; i <= n && status == SAT_OK; i++) {
+        if (lua_rawgeti(L, idx, i) == LUA_TNIL) {
+            status = sat_fail(w->err, SAT_VALUE, "a sequence has a hole at %lld; use saturn.null for None", (long long)i);
+        } else {
+            status = put(w, lua_gettop(L));
+            if (end != NULL && i < n) next_batch(w, (size_t)i, end);
+        }
+        lua_pop(L, 1);
+    }
+    return status;
+}
+
+static sat_status put_list(writer *w, int idx)
+{
+    lua_Integer n = (lua_Integer)lua_rawlen(w->L, idx);
+    sat_pickle_empty_list(w->p);
+    sat_pickle_put(w->p, lua_topointer(w->L, idx));
+    if (n == 0) return SAT_OK;
+    sat_pickle_mark(w->p);
+    sat_status status = put_items(w, idx, 1, n, sat_pickle_appends);
+    sat_pickle_appends(w->p);
+    return status;
+}
+
+static sat_status put_tuple(writer *w, int idx)
+{
+    const void *self = lua_topointer(w->L, idx);
+    lua_Integer n = (lua_Integer)lua_rawlen(w->L, idx);
+    if (n > 3) sat_pickle_mark(w->p);
+    sat_status status = put_items(w, idx, 1, n, NULL);
+    if (status != SAT_OK) return status;
+    if (sat_pickle_has(w->p, self)) {
+        /* an item led back here, and the tuple was made on that way */
+        if (n > 3) sat_pickle_pop_mark(w->p);
+        else for (lua_Integer i = 0; i < n; i++) sat_pickle_pop(w->p);
+        (void)sat_pickle_get(w->p, self);
+        return SAT_OK;
+    }
+    if (n > 3) sat_pickle_tuple_mark(w->p);
+    else sat_pickle_tuple(w->p, (unsigned)n);
+    if (n > 0) sat_pickle_put(w->p, self);
+    return SAT_OK;
+}
+
+static sat_status put_set(writer *w, int idx, bool frozen)
+{
+    const void *self = lua_topointer(w->L, idx);
+    lua_Integer n = (lua_Integer)lua_rawlen(w->L, idx);
+    if (!frozen) {
+        sat_pickle_empty_set(w->p);
+        sat_pickle_put(w->p, self);
+        if (n == 0) return SAT_OK;
+    }
+    sat_pickle_mark(w->p);
+    sat_status status = put_items(w, idx, 1, n, frozen ? NULL : sat_pickle_additems);
+    if (frozen) sat_pickle_frozenset(w->p);
+    else sat_pickle_additems(w->p);
+    if (frozen) sat_pickle_put(w->p, self);
+    return status;
+}
+
+/* --------------------------------------------------------------------- dicts */
+
+static sat_status put_key(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    if (lua_type(L, idx) == LUA_TSTRING) {
+        size_t len;
+        const char *text = lua_tolstring(L, idx, &len);
+        if (!sat_utf8_valid((const uint8_t *)text, len)) sat_pickle_bytes(w->p, text, len);
+        else if (len <= SHARED_KEY) sat_pickle_str_memo(w->p, text, len);
+        else sat_pickle_str(w->p, text, len);
+        return SAT_OK;
+    }
+    if (lua_type(L, idx) == LUA_TTABLE && !is_ref(w, idx)) {
+        switch (satL_py_type(L, idx)) {
+        case PY_NONE_:
+        case PY_LIST:
+        case PY_DEQUE:
+            return refuse(w, "a list cannot be a key of a dict; use py.tuple");
+        case PY_DICT:
+        case PY_ORDEREDDICT:
+        case PY_DEFAULTDICT:
+        case PY_COUNTER:
+            return refuse(w, "a dict cannot be a key of a dict");
+        case PY_SET:
+            return refuse(w, "a set cannot be a key of a dict; use py.frozenset");
+        default:
+            break;
+        }
+    }
+    return put(w, idx);
+}
+
+/* The key and value on top of the stack. */
+static sat_status put_pair(writer *w)
+{
+    int top = lua_gettop(w->L);
+    sat_status status = put_key(w, top - 1);
+    return status == SAT_OK ? put(w, top) : status;
+}
+
+/* The pairs of the table at idx, bare. */
+static sat_status put_pairs(writer *w, int idx, void (*end)(sat_pickler *))
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    size_t n = 0;
+    if (lua_rawgetp(L, idx, &satL_py_extra) == LUA_TTABLE && satL_py_type(L, idx) == PY_ORDEREDDICT) {
+        int order = lua_gettop(L);
+        lua_Integer len = (lua_Integer)lua_rawlen(L, order);
+        lua_newtable(L);
+        int done = order + 1;
+        for (lua_Integer i = 1; i <= len && status == SAT_OK; i++) {
+            lua_rawgeti(L, order, i);
+            lua_pushvalue(L, -1);
+            bool again = lua_rawget(L, done) != LUA_TNIL;
+            lua_pop(L, 1);
+            lua_pushvalue(L, -1);
+            if (lua_rawget(L, idx) != LUA_TNIL && !again) {
+                if (n > 0 && end != NULL) next_batch(w, n, end);
+                n++;
+                status = put_pair(w);
+                lua_pop(L, 1);
+                lua_pushboolean(L, 1);
+                lua_rawset(L, done);
+            } else {
+                lua_pop(L, 2);
+            }
+        }
+        lua_pushnil(L);
+        while (status == SAT_OK && lua_next(L, idx)) {
+            lua_pushvalue(L, -2);
+            bool again = lua_rawget(L, done) != LUA_TNIL || lua_touserdata(L, -3) == (const void *)&satL_py_extra;
+            lua_pop(L, 1);
+            if (!again) {
+                if (n > 0 && end != NULL) next_batch(w, n, end);
+                n++;
+                status = put_pair(w);
+            }
+            lua_pop(L, 1);
+        }
+        lua_settop(L, order - 1);
+        return status;
+    }
+    lua_pop(L, 1);
+    lua_pushnil(L);
+    while (lua_next(L, idx)) {
+        if (lua_type(L, -2) == LUA_TLIGHTUSERDATA && lua_touserdata(L, -2) == (const void *)&satL_py_extra) {
+            lua_pop(L, 1);
+            continue;
+        }
+        if (n > 0 && end != NULL) next_batch(w, n, end);
+        n++;
+        status = put_pair(w);
+        if (status != SAT_OK) {
+            lua_pop(L, 2);
+            return status;
+        }
+        lua_pop(L, 1);
+    }
+    return SAT_OK;
+}
+
+static sat_status put_all_pairs(writer *w, int idx)
+{
+    sat_pickle_mark(w->p);
+    sat_status status = put_pairs(w, idx, sat_pickle_setitems);
+    sat_pickle_setitems(w->p);
+    return status;
+}
+
+static bool is_empty(lua_State *L, int idx)
+{
+    lua_pushnil(L);
+    if (!lua_next(L, idx)) return true;
+    lua_pop(L, 2);
+    return false;
+}
+
+static sat_status put_dict(writer *w, int idx)
+{
+    sat_pickle_empty_dict(w->p);
+    sat_pickle_put(w->p, lua_topointer(w->L, idx));
+    return is_empty(w->L, idx) ? SAT_OK : put_all_pairs(w, idx);
+}
+
+static sat_status put_dict_subclass(writer *w, int idx, satL_py type)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    const void *self = lua_topointer(L, idx);
+    sat_pickle_global(w->p, "collections",
+                      type == PY_COUNTER ? "Counter" : type == PY_DEFAULTDICT ? "defaultdict" : "OrderedDict");
+    if (type == PY_DEFAULTDICT && lua_rawgetp(L, idx, &satL_py_extra) != LUA_TNIL) {
+        status = put(w, lua_gettop(L));
+        sat_pickle_tuple(w->p, 1);
+    } else {
+        sat_pickle_tuple(w->p, 0);
+    }
+    if (type == PY_DEFAULTDICT) lua_pop(L, 1);
+    sat_pickle_reduce(w->p);
+    sat_pickle_put(w->p, self);
+    if (status != SAT_OK || is_empty(L, idx)) return status;
+    return put_all_pairs(w, idx);
+}
+
+/* ---------------------------------------------------------- tables of no type */
+
+typedef enum shape { SHAPE_LIST, SHAPE_DICT, SHAPE_MIXED, SHAPE_SPARSE } shape;
+
+static shape shape_of(lua_State *L, int idx, lua_Integer n)
+{
+    lua_Integer integers = 0;
+    bool others = false, outside = false;
+    lua_pushnil(L);
+    while (lua_next(L, idx)) {
+        lua_pop(L, 1);
+        if (lua_isinteger(L, -1)) {
+            lua_Integer key = lua_tointeger(L, -1);
+            integers++;
+            if (key < 1 || key > n) outside = true;
+        } else {
+            others = true;
+        }
+    }
+    if (integers == 0) return others ? SHAPE_DICT : SHAPE_LIST;
+    if (others) return SHAPE_MIXED;
+    return outside || integers != n ? SHAPE_SPARSE : SHAPE_LIST;
+}
+
+static sat_status bad_shape(writer *w, shape kind)
+{
+    if (kind == SHAPE_MIXED)
+        return refuse(w, "a table has both a sequence and other keys; use py.dict, or py.list for the sequence alone");
+    return refuse(w, "a table has integer keys that are no sequence from 1; use py.dict, or saturn.null to fill the holes");
+}
+
+/* A plain table: a list as long as traversal gives the keys 1, 2, 3..., which it does for every sequence that was
+ * built as one; anything else is looked at as a whole first. */
+static sat_status put_plain(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    lua_pushnil(L);
+    if (!lua_next(L, idx)) {
+        sat_pickle_empty_list(w->p);
+        sat_pickle_put(w->p, lua_topointer(L, idx));
+        return SAT_OK;
+    }
+    if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) != 1) {
+        lua_pop(L, 2);
+        shape kind = shape_of(L, idx, (lua_Integer)lua_rawlen(L, idx));
+        if (kind == SHAPE_DICT) return put_dict(w, idx);
+        return kind == SHAPE_LIST ? put_list(w, idx) : bad_shape(w, kind);
+    }
+    sat_pickle_empty_list(w->p);
+    sat_pickle_put(w->p, lua_topointer(L, idx));
+    sat_pickle_mark(w->p);
+    lua_Integer i = 1;
+    for (;;) {
+        /* key i, value */
+        if (i > 1 && (i - 1) % BATCH == 0) {
+            sat_pickle_appends(w->p);
+            sat_pickle_mark(w->p);
+        }
+        status = put(w, lua_gettop(L));
+        lua_pop(L, 1);
+        if (status != SAT_OK) {
+            lua_pop(L, 1);
+            return status;
+        }
+        if (!lua_next(L, idx)) break;
+        i++;
+        if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) != i) {
+            lua_pop(L, 2);
+            lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
+            shape kind = shape_of(L, idx, n);
+            if (kind != SHAPE_LIST) return bad_shape(w, kind);
+            if ((i - 1) % BATCH == 0) {
+                sat_pickle_appends(w->p);
+                sat_pickle_mark(w->p);
+            }
+            status = put_items(w, idx, i, n, sat_pickle_appends);
+            break;
+        }
+    }
+    sat_pickle_appends(w->p);
+    return status;
+}
+
+/* A container with references in it, written as the dialect wants it. */
+static sat_status put_wrapped(writer *w, int idx, char kind)
+{
+    lua_State *L = w->L;
+    sat_status status;
+    lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
+    w->hooks->wrap_begin(w->p, kind, w->hooks->arg);
+    status = kind == 'd' ? put_pairs(w, idx, NULL) : put_items(w, idx, 1, n, NULL);
+    w->hooks->wrap_end(w->p, kind, w->hooks->arg);
+    return status;
+}
+
+/* ------------------------------------------------------------- scalars by name */
+
+/* An integer field, or the default when it is absent. */
+static bool int_field(lua_State *L, int idx, const char *name, lua_Integer low, lua_Integer high, lua_Integer otherwise,
+                      lua_Integer *out)
+{
+    int isnum = 1;
+    *out = otherwise;
+    if (field(L, idx, name) != LUA_TNIL) *out = lua_tointegerx(L, -1, &isnum);
+    lua_pop(L, 1);
+    return isnum && *out >= low && *out <= high;
+}
+
+static sat_status put_datetime(writer *w, int idx, satL_py type)
+{
+    lua_State *L = w->L;
+    uint8_t b[10];
+    size_t len = 0;
+    lua_Integer value = 0, fold = 0;
+    const char *name = type == PY_DATETIME ? "datetime" : type == PY_DATE ? "date" : "time";
+    bool ok = type == PY_DATE || int_field(L, idx, "fold", 0, 1, 0, &fold);
+    if (type != PY_TIME) {
+        ok = ok && int_field(L, idx, "year", 1, 9999, 0, &value);
+        b[len++] = (uint8_t)(value >> 8);
+        b[len++] = (uint8_t)value;
+        ok = ok && int_field(L, idx, "month", 1, 12, 0, &value);
+        b[len++] = (uint8_t)(value | (fold ? 0x80 : 0));
+        ok = ok && int_field(L, idx, "day", 1, 31, 0, &value);
+        b[len++] = (uint8_t)value;
+        fold = 0;
+    }
+    if (type != PY_DATE) {
+        ok = ok && int_field(L, idx, "hour", 0, 23, 0, &value);
+        b[len++] = (uint8_t)(value | (fold ? 0x80 : 0));
+        ok = ok && int_field(L, idx, "min", 0, 59, 0, &value);
+        b[len++] = (uint8_t)value;
+        ok = ok && int_field(L, idx, "sec", 0, 59, 0, &value);
+        b[len++] = (uint8_t)value;
+        ok = ok && int_field(L, idx, "usec", 0, 999999, 0, &value);
+        b[len++] = (uint8_t)(value >> 16);
+        b[len++] = (uint8_t)(value >> 8);
+        b[len++] = (uint8_t)value;
+    }
+    if (!ok) return sat_fail(w->err, SAT_VALUE, "a field of a py.%s is missing or out of range", name);
+    sat_pickle_global(w->p, "datetime", name);
+    sat_pickle_bytes(w->p, b, len);
+    sat_status status = SAT_OK;
+    if (type != PY_DATE && field(L, idx, "tz") != LUA_TNIL) {
+        status = put(w, lua_gettop(L));
+        sat_pickle_tuple(w->p, 2);
+    } else {
+        sat_pickle_tuple(w->p, 1);
+    }
+    if (type != PY_DATE) lua_pop(L, 1);
+    sat_pickle_reduce(w->p);
+    return status;
+}
+
+static sat_status put_timedelta(writer *w, int idx)
+{
+    static const char *const fields[3] = {"days", "seconds", "microseconds"};
+    lua_Integer value;
+    sat_pickle_global(w->p, "datetime", "timedelta");
+    for (int i = 0; i < 3; i++) {
+        if (!int_field(w->L, idx, fields[i], LUA_MININTEGER, LUA_MAXINTEGER, 0, &value))
+            return refuse(w, "the fields days, seconds and microseconds of a py.timedelta are integers");
+        sat_pickle_int(w->p, value);
+    }
+    sat_pickle_tuple(w->p, 3);
+    sat_pickle_reduce(w->p);
+    return SAT_OK;
+}
+
+/* {offset = a timedelta or seconds, name = optional} */
+static sat_status put_timezone(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    sat_pickle_global(w->p, "datetime", "timezone");
+    if (field(L, idx, "offset") == LUA_TNUMBER) {
+        double seconds = lua_tonumber(L, -1);
+        double whole = floor(seconds);
+        if (!(fabs(seconds) < 86400)) {
+            lua_pop(L, 1);
+            return refuse(w, "the offset of a py.timezone is less than a day");
+        }
+        sat_pickle_global(w->p, "datetime", "timedelta");
+        sat_pickle_int(w->p, 0);
+        sat_pickle_int(w->p, (int64_t)whole);
+        sat_pickle_int(w->p, (int64_t)floor((seconds - whole) * 1e6 + 0.5));
+        sat_pickle_tuple(w->p, 3);
+        sat_pickle_reduce(w->p);
+    } else if (satL_py_type(L, -1) == PY_TIMEDELTA) {
+        status = put(w, lua_gettop(L));
+    } else {
+        status = refuse(w, "the offset of a py.timezone is a number of seconds or a py.timedelta");
+    }
+    lua_pop(L, 1);
+    if (field(L, idx, "name") == LUA_TSTRING) {
+        put_string(w, -1);
+        sat_pickle_tuple(w->p, 2);
+    } else {
+        sat_pickle_tuple(w->p, 1);
+    }
+    lua_pop(L, 1);
+    sat_pickle_reduce(w->p);
+    return status;
+}
+
+/* module.name(fields...) */
+static sat_status put_call(writer *w, int idx, const char *module, const char *name, const char *const *fields, unsigned n)
+{
+    sat_status status = SAT_OK;
+    sat_pickle_global(w->p, module, name);
+    for (unsigned i = 0; i < n && status == SAT_OK; i++) status = put_field(w, idx, fields[i]);
+    sat_pickle_tuple(w->p, n);
+    sat_pickle_reduce(w->p);
+    return status;
+}
+
+static sat_status put_int(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    size_t len;
+    sat_status status = SAT_OK;
+    if (field(L, idx, "le") == LUA_TSTRING) {
+        const char *le = lua_tolstring(L, -1, &len);
+        sat_pickle_long(w->p, le, len);
+    } else {
+        status = refuse(w, "this py.int holds no number; make it with py.int(\"digits\")");
+    }
+    lua_pop(L, 1);
+    return status;
+}
+
+static sat_status put_float(writer *w, int idx)
+{
+    int isnum;
+    field(w->L, idx, "value");
+    lua_Number value = lua_tonumberx(w->L, -1, &isnum);
+    lua_pop(w->L, 1);
+    if (!isnum) return refuse(w, "this py.float holds no number");
+    sat_pickle_float(w->p, value);
+    return SAT_OK;
+}
+
+static sat_status put_global_of(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    size_t module_len, name_len;
+    sat_status status = SAT_OK;
+    if (field(L, idx, "module") == LUA_TSTRING && field(L, idx, "name") == LUA_TSTRING) {
+        const char *module = lua_tolstring(L, -2, &module_len), *name = lua_tolstring(L, -1, &name_len);
+        sat_pickle_globaln(w->p, module, module_len, name, name_len);
+    } else {
+        status = refuse(w, "a reference or object has no module and name");
+    }
+    return status; /* put takes the strings off */
+}
+
+/* A function from source: eval of a constant text with the user's text as data. */
+static sat_status put_fn(writer *w, int idx)
+{
+    static const char text[] =
+        "(lambda g: (exec(compile(s, '<lua>', 'exec'), g), g[n])[1])({'__name__': '__dask_lua__'})";
+    sat_status status;
+    if (w->hooks != NULL)
+        return refuse(w, "a py.fn can be the function of a task, not a value in its arguments; name an importable function");
+    sat_pickle_global(w->p, "builtins", "eval");
+    sat_pickle_text(w->p, text);
+    sat_pickle_empty_dict(w->p);
+    sat_pickle_mark(w->p);
+    sat_pickle_text(w->p, "s");
+    status = put_field(w, idx, "source");
+    sat_pickle_text(w->p, "n");
+    if (status == SAT_OK) status = put_field(w, idx, "name");
+    sat_pickle_setitems(w->p);
+    sat_pickle_tuple(w->p, 2);
+    sat_pickle_reduce(w->p);
+    return status;
+}
+
+/* ------------------------------------------------------------- inert objects */
+
+/* The sequence at the named field as a tuple; nothing there is the empty one. `bare`: its items only. */
+static sat_status put_args(writer *w, int idx, bool bare)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    if (field(L, idx, "args") == LUA_TTABLE) {
+        int args = lua_gettop(L);
+        lua_Integer n = (lua_Integer)lua_rawlen(L, args);
+        if (!bare && n > 3) sat_pickle_mark(w->p);
+        status = put_items(w, args, 1, n, NULL);
+        if (!bare && n > 3) sat_pickle_tuple_mark(w->p);
+        else if (!bare) sat_pickle_tuple(w->p, (unsigned)n);
+    } else if (!lua_isnil(L, -1)) {
+        status = refuse(w, "the args of a py.object are a sequence");
+    } else if (!bare) {
+        sat_pickle_tuple(w->p, 0);
+    }
+    lua_pop(L, 1);
+    return status;
+}
+
+static sat_status put_class(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    sat_status status;
+    if (field(L, idx, "class") != LUA_TNIL) status = put(w, lua_gettop(L));
+    else status = put_global_of(w, idx);
+    return status;
+}
+
+static sat_status put_state(writer *w, int idx, satL_py type)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    bool cause = type == PY_EXCEPTION && field(L, idx, "cause") == LUA_TTABLE;
+    if (type == PY_EXCEPTION) lua_pop(L, 1);
+    int kind = field(L, idx, "state"), state = lua_gettop(L);
+    if (cause && (kind == LUA_TNIL || kind == LUA_TTABLE)) {
+        /* BaseException takes a dict of attributes as its state */
+        sat_pickle_empty_dict(w->p);
+        sat_pickle_mark(w->p);
+        if (kind == LUA_TTABLE) status = put_pairs(w, state, NULL);
+        sat_pickle_text(w->p, "__cause__");
+        if (status == SAT_OK) status = put_field(w, idx, "cause");
+        sat_pickle_setitems(w->p);
+        sat_pickle_build(w->p);
+    } else if (kind != LUA_TNIL) {
+        status = put(w, state);
+        sat_pickle_build(w->p);
+    }
+    lua_pop(L, 1);
+    return status;
+}
+
+static sat_status put_object(writer *w, int idx, satL_py type)
+{
+    lua_State *L = w->L;
+    const void *self = lua_topointer(L, idx);
+    bool is_new = field(L, idx, "new") != LUA_TNIL && lua_toboolean(L, -1);
+    bool kwargs = field(L, idx, "kwargs") != LUA_TNIL;
+    sat_status status = SAT_OK;
+    lua_pop(L, 2);
+    if (kwargs && !is_new) {
+        /* functools.partial(cls, *args, **kwargs)(), for REDUCE knows no keywords */
+        sat_pickle_global(w->p, "functools", "partial");
+        status = put_class(w, idx);
+        sat_pickle_tuple(w->p, 1);
+        sat_pickle_reduce(w->p);
+        sat_pickle_mark(w->p);
+        if (status == SAT_OK) status = put_class(w, idx);
+        if (status == SAT_OK) status = put_args(w, idx, false);
+        if (status == SAT_OK) status = put_field(w, idx, "kwargs");
+        sat_pickle_none(w->p);
+        sat_pickle_tuple_mark(w->p);
+        sat_pickle_build(w->p);
+        sat_pickle_tuple(w->p, 0);
+        sat_pickle_reduce(w->p);
+    } else {
+        status = put_class(w, idx);
+        if (status == SAT_OK) status = put_args(w, idx, false);
+        if (status == SAT_OK && kwargs) status = put_field(w, idx, "kwargs");
+        if (!is_new) sat_pickle_reduce(w->p);
+        else if (kwargs) sat_pickle_newobj_ex(w->p);
+        else sat_pickle_newobj(w->p);
+    }
+    if (status != SAT_OK) return status;
+    sat_pickle_put(w->p, self);
+    if (field(L, idx, "listitems") == LUA_TTABLE && lua_rawlen(L, -1) > 0) {
+        sat_pickle_mark(w->p);
+        status = put_items(w, lua_gettop(L), 1, (lua_Integer)lua_rawlen(L, -1), sat_pickle_appends);
+        sat_pickle_appends(w->p);
+    }
+    lua_pop(L, 1);
+    if (status == SAT_OK && field(L, idx, "dictitems") == LUA_TTABLE) status = put_all_pairs(w, lua_gettop(L));
+    if (status == SAT_OK) status = put_state(w, idx, type);
+    return status;
+}
+
+/* -------------------------------------------------------------------- arrays */
+
+static sat_status put_descr(writer *w, const sat_dtype *type, size_t depth);
+
+/* What numpy.dtype() takes: a type string, or for records a dict of names, formats, offsets and itemsize. */
+static sat_status put_dtype_spec(writer *w, const sat_dtype *type, size_t depth)
+{
+    if (sat_dtype_is_record(type)) return put_descr(w, type, depth);
+    const char *text = sat_dtype_str(type);
+    sat_pickle_str_memo(w->p, text, strlen(text));
+    return SAT_OK;
+}
+
+static sat_status put_descr(writer *w, const sat_dtype *type, size_t depth)
+{
+    sat_pickler *p = w->p;
+    sat_status status = SAT_OK;
+    if (depth > SAT_DTYPE_MAX_DEPTH) return too_deep(w);
+    sat_pickle_empty_dict(p);
+    sat_pickle_mark(p);
+    sat_pickle_text(p, "names");
+    sat_pickle_empty_list(p);
+    sat_pickle_mark(p);
+    for (size_t i = 0; i < type->nfields; i++) sat_pickle_str(p, type->fields[i].name, type->fields[i].name_len);
+    sat_pickle_appends(p);
+    sat_pickle_text(p, "formats");
+    sat_pickle_empty_list(p);
+    sat_pickle_mark(p);
+    for (size_t i = 0; i < type->nfields && status == SAT_OK; i++) {
+        const sat_field *f = &type->fields[i];
+        status = put_dtype_spec(w, f->type, depth + 1);
+        if (f->ndim > 0) {
+            sat_pickle_mark(p);
+            for (int k = 0; k < f->ndim; k++) sat_pickle_int(p, f->shape[k]);
+            sat_pickle_tuple_mark(p);
+            sat_pickle_tuple(p, 2);
+        }
+    }
+    sat_pickle_appends(p);
+    sat_pickle_text(p, "offsets");
+    sat_pickle_empty_list(p);
+    sat_pickle_mark(p);
+    for (size_t i = 0; i < type->nfields; i++) sat_pickle_uint(p, type->fields[i].offset);
+    sat_pickle_appends(p);
+    sat_pickle_text(p, "itemsize");
+    sat_pickle_uint(p, type->itemsize);
+    sat_pickle_setitems(p);
+    return status;
+}
+
+/* numpy.dtype(spec) */
+static sat_status put_dtype_of(writer *w, const sat_dtype *type)
+{
+    sat_pickle_global(w->p, "numpy", "dtype");
+    sat_status status = put_dtype_spec(w, type, 0);
+    sat_pickle_tuple(w->p, 1);
+    sat_pickle_reduce(w->p);
+    return status;
+}
+
+static sat_status put_dtype(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    size_t len;
+    sat_dtype *type;
+    if (field(L, idx, "value") != LUA_TSTRING) return refuse(w, "a py.dtype has no type string in its field 'value'");
+    const char *text = lua_tolstring(L, -1, &len);
+    sat_status status = sat_dtype_parse(text, len, &type, w->err);
+    if (status != SAT_OK) return status;
+    bool sub = field(L, idx, "shape") == LUA_TTABLE;
+    if (sub) sat_pickle_global(w->p, "numpy", "dtype");
+    status = put_dtype_of(w, type);
+    sat_dtype_release(type);
+    if (sub && status == SAT_OK) {
+        status = put(w, lua_gettop(L));
+        sat_pickle_tuple(w->p, 2);
+        sat_pickle_tuple(w->p, 1);
+        sat_pickle_reduce(w->p);
+    }
+    return status;
+}
+
+static void put_shape(writer *w, const satL_array_view *view)
+{
+    if (view->ndim > 3) sat_pickle_mark(w->p);
+    for (int i = 0; i < view->ndim; i++) sat_pickle_int(w->p, view->shape[i]);
+    if (view->ndim > 3) sat_pickle_tuple_mark(w->p);
+    else sat_pickle_tuple(w->p, (unsigned)view->ndim);
+}
+
+/* numpy.core.multiarray._reconstruct, the one form that takes Python objects. */
+static sat_status put_object_array(writer *w, int idx, const satL_array_view *view)
+{
+    lua_State *L = w->L;
+    sat_pickler *p = w->p;
+    sat_pickle_global(p, "numpy.core.multiarray", "_reconstruct");
+    sat_pickle_global(p, "numpy", "ndarray");
+    sat_pickle_int(p, 0);
+    sat_pickle_tuple(p, 1);
+    sat_pickle_bytes(p, "b", 1);
+    sat_pickle_tuple(p, 3);
+    sat_pickle_reduce(p);
+    sat_pickle_put(p, lua_touserdata(L, idx));
+    sat_pickle_mark(p);
+    sat_pickle_int(p, 1);
+    put_shape(w, view);
+    sat_status status = put_dtype_of(w, view->type);
+    sat_pickle_bool(p, false);
+    satL_array_push_list(L, idx);
+    int list = lua_gettop(L);
+    sat_pickle_empty_list(p);
+    if (view->size > 0) {
+        sat_pickle_mark(p);
+        if (status == SAT_OK) status = put_items(w, list, 1, (lua_Integer)view->size, sat_pickle_appends);
+        sat_pickle_appends(p);
+    }
+    sat_pickle_tuple_mark(p);
+    sat_pickle_build(p);
+    return status;
+}
+
+/* numpy.ndarray(shape, dtype, buffer, 0, None, order); a copy of it where the buffer would be read-only bytes. */
+static sat_status put_array(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    sat_pickler *p = w->p;
+    satL_array_view view;
+    const void *self = lua_touserdata(L, idx);
+    if (!satL_array_view_of(L, idx, &view)) return refuse(w, "an array was closed");
+    if (view.type->kind == 'O') return put_object_array(w, idx, &view);
+    if (view.contiguous == 0) {
+        satL_array_push_contiguous(L, idx);
+        if (!satL_array_view_of(L, -1, &view)) return refuse(w, "an array was closed");
+    }
+    bool oob = p->oob && p->protocol >= 5 && view.block != NULL && view.nbytes >= p->oob_min;
+    if (!oob) sat_pickle_global(p, "numpy", "array");
+    sat_pickle_global(p, "numpy", "ndarray");
+    sat_pickle_mark(p);
+    put_shape(w, &view);
+    sat_status status = sat_dtype_is_record(view.type) ? put_dtype_of(w, view.type) : put_dtype_spec(w, view.type, 0);
+    if (oob) sat_pickle_buffer(p, (sat_slice){view.block, view.data, view.nbytes}, false);
+    else sat_pickle_bytes(p, view.data, view.nbytes);
+    if (view.contiguous == 'F') {
+        sat_pickle_int(p, 0);
+        sat_pickle_none(p);
+        sat_pickle_str(p, "F", 1);
+    }
+    sat_pickle_tuple_mark(p);
+    sat_pickle_reduce(p);
+    if (!oob) {
+        sat_pickle_tuple(p, 1);
+        sat_pickle_reduce(p);
+    }
+    sat_pickle_put(p, self);
+    return status;
+}
+
+/* numpy.datetime64(value, unit) */
+static sat_status put_datetime64(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    lua_Integer value;
+    bool delta = field(L, idx, "delta") != LUA_TNIL && lua_toboolean(L, -1);
+    if (!int_field(L, idx, "value", LUA_MININTEGER, LUA_MAXINTEGER, 0, &value) || field(L, idx, "unit") != LUA_TSTRING)
+        return refuse(w, "a py.datetime64 has an integer 'value' and a string 'unit'");
+    size_t len = lua_rawlen(L, -1);
+    sat_pickle_global(w->p, "numpy", delta ? "timedelta64" : "datetime64");
+    if (value == LUA_MININTEGER) sat_pickle_str(w->p, "NaT", 3);
+    else sat_pickle_int(w->p, value);
+    if (len > 0) put_string(w, -1);
+    sat_pickle_tuple(w->p, len > 0 ? 2 : 1);
+    sat_pickle_reduce(w->p);
+    return SAT_OK;
+}
+
+static sat_status put_deque(writer *w, int idx)
+{
+    lua_Integer maxlen, n = (lua_Integer)lua_rawlen(w->L, idx);
+    sat_pickle_global(w->p, "collections", "deque");
+    if (field(w->L, idx, "maxlen") != LUA_TNIL) {
+        if (!int_field(w->L, idx, "maxlen", 0, LUA_MAXINTEGER, 0, &maxlen))
+            return refuse(w, "the maxlen of a py.deque is an integer");
+        sat_pickle_tuple(w->p, 0);
+        sat_pickle_int(w->p, maxlen);
+        sat_pickle_tuple(w->p, 2);
+    } else {
+        sat_pickle_tuple(w->p, 0);
+    }
+    sat_pickle_reduce(w->p);
+    sat_pickle_put(w->p, lua_topointer(w->L, idx));
+    if (n == 0) return SAT_OK;
+    sat_pickle_mark(w->p);
+    sat_status status = put_items(w, idx, 1, n, sat_pickle_appends);
+    sat_pickle_appends(w->p);
+    return status;
+}
+
+/* array.array(typecode, [numbers]) */
+static sat_status put_carray(writer *w, int idx)
+{
+    sat_pickle_global(w->p, "array", "array");
+    sat_status status = put_field(w, idx, "typecode");
+    if (status == SAT_OK) {
+        lua_Integer n = (lua_Integer)lua_rawlen(w->L, idx);
+        sat_pickle_empty_list(w->p);
+        if (n > 0) {
+            sat_pickle_mark(w->p);
+            status = put_items(w, idx, 1, n, sat_pickle_appends);
+            sat_pickle_appends(w->p);
+        }
+    }
+    sat_pickle_tuple(w->p, 2);
+    sat_pickle_reduce(w->p);
+    sat_pickle_put(w->p, lua_topointer(w->L, idx));
+    return status;
+}
+
+static sat_status put_path(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    const char *name = "PosixPath";
+    if (field(L, idx, "kind") == LUA_TSTRING) name = lua_tostring(L, -1);
+    if (strcmp(name, "PosixPath") != 0 && strcmp(name, "PurePosixPath") != 0 && strcmp(name, "WindowsPath") != 0 &&
+        strcmp(name, "PureWindowsPath") != 0)
+        return refuse(w, "the kind of a py.path is PosixPath, PurePosixPath, WindowsPath or PureWindowsPath");
+    static const char *const fields[] = {"value"};
+    return put_call(w, idx, "pathlib", name, fields, 1);
+}
+
+/* ---------------------------------------------------------------- any value */
+
+static sat_status put_typed(writer *w, int idx, satL_py type)
+{
+    static const char *const complex_fields[] = {"re", "im"}, *const fraction[] = {"numerator", "denominator"},
+                             *const value[] = {"value"}, *const range[] = {"start", "stop", "step"}, *const key[] = {"key"};
+    switch (type) {
+    case PY_LIST:
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'l') : put_list(w, idx);
+    case PY_TUPLE:
+        return wrapped(w, idx) ? put_wrapped(w, idx, 't') : put_tuple(w, idx);
+    case PY_SET:
+        return wrapped(w, idx) ? put_wrapped(w, idx, 's') : put_set(w, idx, false);
+    case PY_FROZENSET:
+        return put_set(w, idx, true);
+    case PY_KW:
+        if (w->depth > 1) return refuse(w, "py.kw{...} goes last among the arguments of a call, not inside another value");
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
+    case PY_DICT:
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
+    case PY_ORDEREDDICT:
+    case PY_DEFAULTDICT:
+    case PY_COUNTER:
+        return put_dict_subclass(w, idx, type);
+    case PY_DEQUE:
+        return put_deque(w, idx);
+    case PY_CARRAY:
+        return put_carray(w, idx);
+    case PY_INT:
+        return put_int(w, idx);
+    case PY_FLOAT:
+        return put_float(w, idx);
+    case PY_STR:
+    case PY_BYTES:
+    case PY_BYTEARRAY:
+        return put_boxed(w, idx, type);
+    case PY_COMPLEX:
+        return put_call(w, idx, "builtins", "complex", complex_fields, 2);
+    case PY_DECIMAL:
+        return put_call(w, idx, "decimal", "Decimal", value, 1);
+    case PY_FRACTION:
+        return put_call(w, idx, "fractions", "Fraction", fraction, 2);
+    case PY_UUID:
+        return put_call(w, idx, "uuid", "UUID", value, 1);
+    case PY_RANGE:
+        return put_call(w, idx, "builtins", "range", range, 3);
+    case PY_SLICE:
+        return put_call(w, idx, "builtins", "slice", range, 3);
+    case PY_ZONEINFO:
+        return put_call(w, idx, "zoneinfo", "ZoneInfo", key, 1);
+    case PY_DATETIME:
+    case PY_DATE:
+    case PY_TIME:
+        return put_datetime(w, idx, type);
+    case PY_TIMEDELTA:
+        return put_timedelta(w, idx);
+    case PY_TIMEZONE:
+        return put_timezone(w, idx);
+    case PY_PATH:
+        return put_path(w, idx);
+    case PY_DTYPE:
+        return put_dtype(w, idx);
+    case PY_DATETIME64:
+        return put_datetime64(w, idx);
+    case PY_REF:
+        return put_global_of(w, idx);
+    case PY_FN:
+        return put_fn(w, idx);
+    case PY_TRACEBACK:
+        return put_field(w, idx, "object");
+    case PY_OBJECT:
+    case PY_EXCEPTION:
+    case PY_DATAFRAME:
+    case PY_SERIES:
+    case PY_INDEX:
+        return put_object(w, idx, type);
+    case PY_NONE_:
+    case PY_COUNT_:
+        break;
+    }
+    return refuse(w, "internal error: a value of unknown type");
+}
+
+static sat_status put_table(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    satL_py type = satL_py_type(L, idx);
+    if (type != PY_NONE_) return put_typed(w, idx, type);
+    if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING)
+        return sat_fail(w->err, SAT_VALUE, "a %s cannot be sent to Python", lua_tostring(L, -1));
+    if (!wrapped(w, idx)) return put_plain(w, idx);
+    shape kind = shape_of(L, idx, (lua_Integer)lua_rawlen(L, idx));
+    if (kind != SHAPE_LIST && kind != SHAPE_DICT) return bad_shape(w, kind);
+    return put_wrapped(w, idx, kind == SHAPE_LIST ? 'l' : 'd');
+}
+
+static sat_status put_nested(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    int top = lua_gettop(L);
+    sat_status status;
+    if (is_ref(w, idx)) {
+        if (w->hooks->write_ref == NULL) return refuse(w, "a reference to a task has no place here");
+        status = w->hooks->write_ref(L, idx, w->p, w->hooks->arg, w->err);
+        lua_settop(L, top);
+        return status;
+    }
+    if (sat_pickle_get(w->p, lua_topointer(L, idx))) return SAT_OK;
+    if (w->depth >= w->max_depth) return too_deep(w);
+    if (!lua_checkstack(L, 32)) return too_deep(w);
+    w->depth++;
+    if (lua_type(L, idx) == LUA_TTABLE) {
+        status = put_table(w, idx);
+    } else {
+        satL_array_view view;
+        if (satL_array_view_of(L, idx, &view))
+            status = put_array(w, idx);
+        else if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING)
+            status = sat_fail(w->err, SAT_VALUE, "a %s cannot be sent to Python", lua_tostring(L, -1));
+        else
+            status = refuse(w, "a userdata cannot be sent to Python");
+    }
+    w->depth--;
+    lua_settop(L, top);
+    return status;
+}
+
+/* idx is absolute. */
+static sat_status put(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    switch (lua_type(L, idx)) {
+    case LUA_TNIL:
+        sat_pickle_none(w->p);
+        return SAT_OK;
+    case LUA_TBOOLEAN:
+        sat_pickle_bool(w->p, lua_toboolean(L, idx));
+        return SAT_OK;
+    case LUA_TNUMBER:
+        if (lua_isinteger(L, idx))
+            sat_pickle_int(w->p, lua_tointeger(L, idx));
+        else
+            sat_pickle_float(w->p, lua_tonumber(L, idx));
+        return SAT_OK;
+    case LUA_TSTRING:
+        put_string(w, idx);
+        return SAT_OK;
+    case LUA_TTABLE:
+    case LUA_TUSERDATA:
+        return put_nested(w, idx);
+    case LUA_TLIGHTUSERDATA:
+        if (!satL_is_null(L, idx)) return refuse(w, "a light userdata cannot be sent to Python");
+        sat_pickle_none(w->p);
+        return SAT_OK;
+    case LUA_TFUNCTION:
+        return refuse(w, "a Lua function cannot run on the cluster; name a Python function (\"package.module.name\") or give "
+                         "its source with saturn.py.fn");
+    default:
+        return sat_fail(w->err, SAT_VALUE, "a Lua %s cannot be sent to Python", luaL_typename(L, idx));
+    }
+}
+
+sat_status satL_pickle_value(lua_State *L, int idx, sat_pickler *out, const satL_ref_hooks *hooks, sat_error *err)
+{
+    writer w = {.L = L, .p = out, .hooks = hooks, .err = err, .max_depth = out->depth};
+    int top = lua_gettop(L);
+    idx = lua_absindex(L, idx);
+    if (!lua_checkstack(L, 32)) return sat_fail_nomem(err);
+    sat_pickle_forget(out); /* addresses of an earlier value may be in use again */
+    w.refs = hooks != NULL && hooks->wraps && contains_ref(&w, idx);
+    sat_status status = put(&w, idx);
+    sat_pickle_forget(out);
+    lua_settop(L, top);
+    return status == SAT_OK ? sat_pickler_status(out, err) : status;
+}
+
+/* ------------------------------------------------------------------ Lua face */
+
+static int free_pickler(lua_State *L)
+{
+    sat_pickler_free(lua_touserdata(L, 1));
+    return 0;
+}
+
+/* A pickler that is freed with its userdata, which is pushed. */
+static sat_pickler *new_pickler(lua_State *L)
+{
+    sat_pickler *p = lua_newuserdatauv(L, sizeof *p, 0);
+    sat_pickler_init(p);
+    if (luaL_newmetatable(L, "saturn.pickler")) {
+        lua_pushcfunction(L, free_pickler);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_setmetatable(L, -2);
+    return p;
+}
+
+/* dumps(value[, {protocol = 4, buffers = false, depth = 200}]) → pickle[, list of buffers] */
+static int dumps(lua_State *L)
+{
+    sat_error err;
+    bool buffers = false;
+    lua_Integer protocol = 4;
+    lua_settop(L, 2);
+    sat_pickler *p = new_pickler(L);
+    if (!lua_isnil(L, 2)) {
+        luaL_checktype(L, 2, LUA_TTABLE);
+        if (lua_getfield(L, 2, "buffers") != LUA_TNIL) buffers = lua_toboolean(L, -1);
+        if (lua_getfield(L, 2, "protocol") != LUA_TNIL) protocol = luaL_checkinteger(L, -1);
+        else if (buffers) protocol = 5;
+        luaL_argcheck(L, protocol == 4 || protocol == 5, 2, "protocol is 4 or 5");
+        if (lua_getfield(L, 2, "depth") != LUA_TNIL) {
+            lua_Integer depth = luaL_checkinteger(L, -1);
+            luaL_argcheck(L, depth > 0 && depth <= 10000, 2, "depth is from 1 to 10000");
+            p->depth = (size_t)depth;
+        }
+        lua_pop(L, 3);
+    }
+    p->protocol = (int)protocol;
+    p->oob = buffers;
+    sat_pickle_proto(p);
+    sat_status status = satL_pickle_value(L, 1, p, NULL, &err);
+    sat_pickle_stop(p);
+    if (status == SAT_OK) status = sat_pickler_status(p, &err);
+    if (status != SAT_OK) return satL_fail(L, &err);
+    lua_pushlstring(L, (const char *)p->out.data, p->out.len);
+    if (!buffers) return 1;
+    lua_createtable(L, (int)p->nbuffers, 0);
+    for (size_t i = 0; i < p->nbuffers; i++) {
+        lua_pushlstring(L, (const char *)p->buffers[i].data, p->buffers[i].len);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 2;
+}
+
+/* loads(pickle[, {limits = {...}, buffers = {strings}}]) → value, or nil, kind, message */
+static int loads(lua_State *L)
+{
+    sat_error err;
+    size_t len, nbuffers = 0;
+    sat_slice *buffers = NULL;
+    sat_limits limits = SAT_LIMITS_DEFAULT;
+    const char *text = luaL_checklstring(L, 1, &len);
+    lua_settop(L, 2);
+    if (!lua_isnil(L, 2)) {
+        luaL_checktype(L, 2, LUA_TTABLE);
+        lua_getfield(L, 2, "limits");
+        satL_check_limits(L, 3, &limits);
+        if (lua_getfield(L, 2, "buffers") == LUA_TTABLE) {
+            nbuffers = (size_t)lua_rawlen(L, -1);
+            buffers = lua_newuserdatauv(L, (nbuffers + 1) * sizeof *buffers, 0);
+            for (size_t i = 0; i < nbuffers; i++) {
+                lua_rawgeti(L, 4, (lua_Integer)i + 1);
+                luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, 2, "buffers is a list of strings");
+                const char *data = lua_tolstring(L, -1, &buffers[i].len);
+                buffers[i].data = (const uint8_t *)data;
+                buffers[i].block = NULL;
+                lua_pop(L, 1); /* the list keeps it */
+            }
+        }
+    }
+    sat_status status = satL_unpickle(L, (sat_slice){NULL, (const uint8_t *)text, len}, buffers, nbuffers, &limits, &err);
+    return status == SAT_OK ? 1 : satL_fail(L, &err);
+}
+
+/* int_from_text("digits") → the bytes of a py.int, or nil, kind, message */
+static int int_from_text(lua_State *L)
+{
+    sat_error err;
+    size_t len;
+    const char *text = luaL_checklstring(L, 1, &len);
+    sat_pickler *p = new_pickler(L);
+    if (sat_bigint_parse(text, len, &p->out, &err) != SAT_OK) return satL_fail(L, &err);
+    lua_pushlstring(L, p->out.len ? (const char *)p->out.data : "", p->out.len);
+    return 1;
+}
+
+static int int_to_text(lua_State *L)
+{
+    sat_error err;
+    size_t len;
+    const char *le = luaL_checklstring(L, 1, &len);
+    sat_pickler *p = new_pickler(L);
+    if (sat_bigint_text((const uint8_t *)le, len, &p->out, &err) != SAT_OK) return satL_fail(L, &err);
+    lua_pushlstring(L, (const char *)p->out.data, p->out.len);
+    return 1;
+}
+
+static int is_utf8(lua_State *L)
+{
+    size_t len;
+    const char *text = luaL_checklstring(L, 1, &len);
+    lua_pushboolean(L, sat_utf8_valid((const uint8_t *)text, len));
+    return 1;
+}
+
+int satL_open_pickle(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"dumps", dumps},
+                                         {"loads", loads},
+                                         {"int_from_text", int_from_text},
+                                         {"int_to_text", int_to_text},
+                                         {"is_utf8", is_utf8},
+                                         {NULL, NULL}};
+    luaL_newlib(L, functions);
+    /* types.dict and so on: the metatables, for lua/saturn/py.lua to give them methods */
+    lua_createtable(L, 0, PY_COUNT_);
+    for (int type = PY_NONE_ + 1; type < PY_COUNT_; type++) {
+        lua_newtable(L);
+        satL_py_set(L, (satL_py)type);
+        lua_getmetatable(L, -1);
+        lua_remove(L, -2);
+        lua_setfield(L, -2, satL_py_name((satL_py)type) + (sizeof "saturn.py." - 1));
+    }
+    lua_setfield(L, -2, "types");
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&satL_py_extra);
+    lua_setfield(L, -2, "extra");
+    return 1;
+}
