@@ -24,6 +24,7 @@ local reactor                                    -- this Lua state's, made on fi
 local tasks = {}                                 -- tasks that wait, in order of arrival
 local managed = setmetatable({}, { __mode = "k" }) -- coroutine → its task
 local timers = {}                                -- set of live timers
+local listeners = setmetatable({}, { __mode = "k" }) -- objects whose on_round is called after the network moved
 local adapter                                    -- function(seconds) that waits in the host's way, or nil
 
 --- Monotonic seconds.
@@ -86,10 +87,24 @@ local function earliest(deadline)
   return deadline
 end
 
+--- Calls `object:on_round()` after each round in which the network moved, as long as the object lives.
+---@param object table
+function M.listen(object)
+  listeners[object] = true
+end
+
+local function tell_listeners()
+  if next(listeners) == nil then return end
+  local told = {}
+  for object in pairs(listeners) do told[#told + 1] = object end
+  for _, object in ipairs(told) do object:on_round() end
+end
+
 local function poll_until(deadline)
   deadline = earliest(deadline)
   local timeout = deadline and math.max(0, deadline - now()) or -1
   errors.check(M.reactor():poll(timeout))
+  tell_listeners()
   run_timers()
 end
 

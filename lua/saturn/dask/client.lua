@@ -1,0 +1,410 @@
+--- The client of one Dask scheduler: connects, finds out which release it talks to, and submits work.
+
+local core = require "saturn.core"
+local endpoint = require "saturn.dask.endpoint"
+local errors = require "saturn.error"
+local future = require "saturn.dask.future"
+local gather = require "saturn.dask.gather"
+local loop = require "saturn.loop"
+local node = require "saturn.dask.node"
+local ops = require "saturn.dask.ops"
+local server = require "saturn.dask.server"
+
+---@class saturn.Client
+---@field address string the scheduler's address
+---@field id string this client's name on the scheduler
+---@field name string?
+---@field request_timeout number seconds a request may take
+---@field version string the scheduler's release of distributed
+---@field release integer the same as a number, for comparisons
+---@field dashboard_link string? where the dashboard is (asked for when first read)
+local Client = {}
+Client.__name = "saturn.client"
+
+local M = { Client = Client }
+
+local FIRST_RETRY, LONGEST_RETRY = 0.05, 2
+
+-- ---- connecting --------------------------------------------------------------------------------------------------
+
+local KNOWN = {
+  timeout = "number", name = "string", direct = "boolean", tls = "table", limits = "table", proxy = "string",
+}
+
+local function release_of(versions)
+  local packages = type(versions) == "table" and versions.packages or {}
+  return packages.distributed, ops.release(packages.distributed)
+end
+
+-- A build without a proper version: what the answer to `identity` holds tells the newest form from the rest.
+local function guess_release(scheduler, timeout)
+  local identity = scheduler:call("identity", nil, timeout)
+  return identity.total_threads and 20250400 or nil
+end
+
+local function check_release(version, release)
+  if not release then
+    errors.raise("protocol", ("the scheduler says its version of distributed is '%s', which is no release: saturn "
+      .. "supports 2022.12 and newer"):format(tostring(version)))
+  end
+  if release < ops.oldest then
+    errors.raise("protocol", ("the scheduler runs distributed %s, which is too old: saturn supports 2022.12 and newer"
+      ):format(version))
+  end
+end
+
+local function attempt(self, options, deadline)
+  local scheduler = server.new(options)
+  local session = errors.check(core.session.open(loop.reactor(), options))
+  local call = scheduler:start("versions")
+  local left = math.max(0, deadline - loop.now())
+  local version, release = release_of(call:wait(left))
+  if not release then release = guess_release(scheduler, left) end
+  check_release(version, release)
+  loop.wait(function() return errors.check(session:state()) end, math.max(0, deadline - loop.now()),
+    "the registration at the scheduler")
+  self.scheduler, self.session, self.version, self.release = scheduler, session, version, release
+  return true
+end
+
+-- A scheduler that is still starting refuses connections: try again, as Dask's own client does.
+local function connect(self, options)
+  local deadline = loop.now() + self.request_timeout
+  local pause = FIRST_RETRY
+  while true do
+    local ok, err = pcall(attempt, self, options, deadline)
+    if ok then return end
+    local left = deadline - loop.now()
+    if not errors.is_error(err) or err.kind ~= "connect" or left <= 0 then error(err, 0) end
+    loop.sleep(math.min(left, pause * (0.5 + math.random())))
+    pause = math.min(pause * 2, LONGEST_RETRY)
+  end
+end
+
+--- Connects to a scheduler.
+---@param address string "tcp://host:8786" or "tls://host:8786"
+---@param options table? timeout (30 s), name, direct, tls={ca=, cert=, key=, verify_host=, server_name=}, limits, proxy
+---@return saturn.Client
+function M.new(address, options)
+  options = errors.options(options, KNOWN)
+  local self = {
+    address = address,
+    name = options.name,
+    request_timeout = options.timeout or 30,
+    direct = options.direct or false,
+    id = (options.name and options.name .. "-" or "saturn-") .. core.session.random(16),
+    _prefix = core.session.random(12),
+    _sequence = 0,
+    _workers = {},
+    _watchers = {},
+    _listeners = {},
+  }
+  self._endpoint = endpoint.new(address, options)
+  local session_options = setmetatable({ id = self.id }, { __index = self._endpoint })
+  for name, value in pairs(self._endpoint) do session_options[name] = value end
+  setmetatable(self, Client)
+  connect(self, session_options)
+  loop.listen(self)
+  return self
+end
+
+-- ---- fields, and views with options ---------------------------------------------------------------------------------
+
+local function identity(self)
+  if not rawget(self, "_identity") then
+    rawset(self, "_identity", self.scheduler:call("identity", ops.identity(self.release, 0), self.request_timeout))
+  end
+  return rawget(self, "_identity")
+end
+
+local function host_of(address)
+  return address:match("^%a+://(.+):%d+$")
+end
+
+local function dashboard_link(self)
+  local services = identity(self).services
+  local port = type(services) == "table" and services.dashboard
+  if not port then return nil end
+  return ("http://%s:%d/status"):format(host_of(self.address), port)
+end
+
+function Client.__index(self, name)
+  if name == "dashboard_link" and rawget(self, "scheduler") and not rawget(self, "closed") then
+    local link = dashboard_link(self)
+    rawset(self, name, link)
+    return link
+  end
+  return Client[name]
+end
+
+function Client:__tostring()
+  local state = self.closed and "closed" or "connected"
+  return ("<saturn.client: %s, distributed %s, %s>"):format(self.address, self.version or "?", state)
+end
+
+function Client:check_open()
+  if self.closed then errors.raise("closed", "the client is closed") end
+end
+
+local WITH_KNOWN = {
+  key = "string", priority = "number", retries = "integer", workers = "string|table", allow_other_workers = "boolean",
+  resources = "table", pure = "boolean", actor = "boolean", tags = "string|table",
+}
+
+--- A view of the client whose calls carry these: key, priority, retries, workers, allow_other_workers, resources,
+--- pure, actor, tags.
+---@param options table
+function Client:with(options)
+  options = errors.options(options, WITH_KNOWN)
+  local merged = {}
+  for name, value in pairs(rawget(self, "_with") or {}) do merged[name] = value end
+  for name, value in pairs(options) do merged[name] = value end
+  local client = rawget(self, "_client") or self
+  return setmetatable({ _with = merged, _client = client }, {
+    __index = function(_, name) return client[name] end,
+    __newindex = function(_, name, value) client[name] = value end,
+    __name = Client.__name,
+    __tostring = function() return tostring(client) end,
+  })
+end
+
+-- ---- the stream ------------------------------------------------------------------------------------------------------
+
+--- Sends one op of the stream.
+function Client:send(op)
+  self:check_open()
+  errors.check(self.session:send(op))
+end
+
+--- Called by the loop after the network moved.
+function Client:on_round()
+  if self.closed then return end
+  local id = self.session:changed()
+  while id do
+    local watchers = self._watchers[id]
+    if watchers then
+      for _, watcher in ipairs({ table.unpack(watchers) }) do watcher(id) end
+    end
+    id = self.session:changed()
+  end
+  local event = self.session:event()
+  while event do
+    local listener = self._listeners[event.op]
+    if listener then listener(event) end
+    event = self.session:event()
+  end
+end
+
+--- Calls `fn(id)` whenever the state of the Future changes. Returns a function that ends it.
+function Client:watch(a_future, fn)
+  local id = a_future:id()
+  local watchers = self._watchers[id]
+  if not watchers then
+    watchers = {}
+    self._watchers[id] = watchers
+  end
+  a_future:watch(true)
+  watchers[#watchers + 1] = fn
+  return function()
+    for i, each in ipairs(watchers) do
+      if each == fn then table.remove(watchers, i) break end
+    end
+    if #watchers == 0 and self._watchers[id] == watchers then self._watchers[id] = nil end
+  end
+end
+
+--- Calls `fn(event)` for each message of the stream with this op.
+function Client:listen(op, fn)
+  self._listeners[op] = fn
+end
+
+-- ---- submitting ------------------------------------------------------------------------------------------------------
+
+function Client:new_key(prefix)
+  local client = rawget(self, "_client") or self
+  client._sequence = client._sequence + 1
+  return ("%s-%s%08x"):format(prefix, client._prefix, client._sequence)
+end
+
+local function annotate(graph, with)
+  if with.priority then graph:annotate("priority", with.priority) end
+  if with.retries then graph:annotate("retries", with.retries) end
+  if with.workers then
+    graph:annotate("workers", type(with.workers) == "string" and { with.workers } or with.workers)
+  end
+  if with.allow_other_workers ~= nil then graph:annotate("allow_other_workers", with.allow_other_workers) end
+  if with.resources then graph:annotate("resources", core.wire.map(with.resources)) end
+end
+
+--- A graph that carries the options of this view.
+function Client:new_graph(interactive)
+  self:check_open()
+  local with = rawget(self, "_with") or {}
+  local graph = self.session:graph(self.release)
+  graph:options(interactive, with.actor or false)
+  annotate(graph, with)
+  return graph
+end
+
+function Client:add_task(graph, key, callable, args, nargs, kwargs)
+  errors.check(graph:task(key, callable.module, callable.name, callable.source, args, nargs, kwargs))
+end
+
+function Client:key_for(callable)
+  local with = rawget(self, "_with")
+  return with and with.key or self:new_key(callable.prefix)
+end
+
+--- Calls a Python function on the cluster.
+---@param fn any "package.module.name", saturn.py.ref(...) or saturn.py.fn[[...]]
+---@param ... any arguments: values, Futures, tables of both; saturn.py.kw{...} last for keyword arguments
+---@return saturn.Future
+function Client:submit(fn, ...)
+  local callable = node.callable(fn, 2)
+  local args, nargs, kwargs = node.arguments(table.pack(...))
+  local graph = self:new_graph(true)
+  local key = self:key_for(callable)
+  self:add_task(graph, key, callable, args, nargs, kwargs)
+  graph:want(key)
+  errors.check(self.session:submit(graph))
+  return self.session:future(key, rawget(self, "_client") or self)
+end
+
+local function shortest(lists)
+  local length
+  for _, list in ipairs(lists) do
+    if not length or #list < length then length = #list end
+  end
+  return length
+end
+
+--- Calls a Python function for each element of a list, or for the elements of several lists side by side, to the
+--- shortest. All go to the scheduler in one message.
+---@param fn any as for submit
+---@param ... table lists; saturn.py.kw{...} last for keyword arguments that all calls share
+---@return saturn.Future[]
+function Client:map(fn, ...)
+  local callable = node.callable(fn, 2)
+  local lists, count, kwargs = node.arguments(table.pack(...))
+  if count == 0 then errors.misuse(2, "map needs a list of values to call the function with") end
+  for i = 1, count do
+    if type(lists[i]) ~= "table" then errors.misuse(2, "map needs lists, but argument %d is a %s", i + 1, type(lists[i])) end
+  end
+  local length = shortest({ table.unpack(lists, 1, count) })
+  if length == 0 then return {} end
+  local graph, keys = self:new_graph(true), {}
+  local args = {}
+  for i = 1, length do
+    for j = 1, count do args[j] = lists[j][i] end
+    local key = self:new_key(callable.prefix)
+    self:add_task(graph, key, callable, args, count, kwargs)
+    graph:want(key)
+    keys[i] = key
+  end
+  errors.check(self.session:submit(graph))
+  local futures, session, client = {}, self.session, rawget(self, "_client") or self
+  for i = 1, length do futures[i] = session:future(keys[i], client) end
+  return futures
+end
+
+--- The values of Futures in any nesting of tables; what is no Future stays as it is.
+---@param nested any
+---@param options table? errors="raise"|"skip", direct, timeout
+function Client:gather(nested, options)
+  self:check_open()
+  return gather.gather(rawget(self, "_client") or self, nested, options)
+end
+
+-- ---- the cluster -----------------------------------------------------------------------------------------------------
+
+--- What the scheduler says about itself and its workers.
+---@return table
+function Client:scheduler_info()
+  self:check_open()
+  return self.scheduler:call("identity", ops.identity(self.release, -1), self.request_timeout)
+end
+
+--- The versions of Python and its packages on the scheduler and the workers.
+---@return table {scheduler=, workers={[address]=}, client=}
+function Client:versions()
+  self:check_open()
+  local scheduler = self.scheduler:call("versions", nil, self.request_timeout)
+  local workers = self.scheduler:call("broadcast", { msg = { op = "versions" } }, self.request_timeout)
+  return { scheduler = scheduler, workers = workers, client = { saturn = M.version, lua = _VERSION } }
+end
+
+local FIRST_LOOK, LONGEST_LOOK = 0.02, 1
+
+--- Waits until at least n workers have joined.
+---@param n integer
+---@param timeout number?
+---@return integer workers
+function Client:wait_for_workers(n, timeout)
+  if math.type(n) ~= "integer" or n < 1 then errors.misuse(2, "wait_for_workers needs a number of workers, from 1 on") end
+  local deadline = timeout and loop.now() + timeout
+  local pause = FIRST_LOOK
+  while true do
+    local count = 0
+    for _ in pairs(self:scheduler_info().workers) do count = count + 1 end
+    if count >= n then return count end
+    local left = deadline and deadline - loop.now() or math.huge
+    if left <= 0 then
+      errors.raise("timeout", ("%d of %d workers have joined within %g seconds: look into the workers' logs, or wait "
+        .. "longer"):format(count, n, timeout))
+    end
+    loop.sleep(math.min(left, pause))
+    pause = math.min(pause * 1.5, LONGEST_LOOK)
+  end
+end
+
+-- ---- a host's own loop -------------------------------------------------------------------------------------------------
+
+--- One round of the network and of what hangs on it; waits at most `timeout` seconds (default 0).
+function Client:step(timeout)
+  return loop.step(timeout)
+end
+
+function Client:pollfd()
+  return loop.pollfd()
+end
+
+function Client:events()
+  return loop.events()
+end
+
+function Client:timeout()
+  return loop.timeout()
+end
+
+-- ---- the end ---------------------------------------------------------------------------------------------------------
+
+local CLOSE_PATIENCE = 2
+
+--- Leaves the scheduler: its keys are released there. Safe to call twice.
+function Client:close()
+  if self.closed then return end
+  local session = self.session
+  if session then
+    session:flush()
+    loop.poll(function() return session:drained() end, CLOSE_PATIENCE)
+    session:close("the client was closed")
+  end
+  self.closed = true
+  for _, worker in pairs(self._workers) do worker:close() end
+  if self.scheduler then self.scheduler:close() end
+  if self.on_close then self.on_close() end
+end
+
+Client.__close = Client.close
+
+-- Collection must not wait: what has not left yet stays unsent.
+function Client:__gc()
+  if rawget(self, "closed") or not rawget(self, "session") then return end
+  rawset(self, "closed", true)
+  self.session:close("the client was collected")
+  self.scheduler:close()
+end
+
+future.install()
+
+return M

@@ -1,0 +1,238 @@
+--- Getting values: from the scheduler, or straight from the workers that hold them.
+
+local core = require "saturn.core"
+local endpoint = require "saturn.dask.endpoint"
+local errors = require "saturn.error"
+local loop = require "saturn.loop"
+local server = require "saturn.dask.server"
+
+local encode = core.wire.encode
+
+local M = {}
+
+local function is_future(value)
+  local meta = type(value) == "userdata" and getmetatable(value)
+  return meta and meta.__name == "saturn.future"
+end
+
+-- ---- fetching --------------------------------------------------------------------------------------------------------
+
+local function value_of(serialized)
+  local value, kind, message = serialized:value()
+  if value == nil and kind then errors.raise(kind, message) end
+  return value
+end
+
+local function store(values, data)
+  for key, serialized in pairs(data) do values[encode(key)] = serialized end
+end
+
+local function through_scheduler(client, keys, values, timeout)
+  local reply = client.scheduler:call("gather", { keys = keys }, timeout)
+  if reply.status == "OK" then store(values, reply.data) end
+end
+
+local function worker_of(client, address)
+  local worker = client._workers[address]
+  if not worker then
+    worker = server.new(endpoint.to(client._endpoint, address))
+    client._workers[address] = worker
+  end
+  return worker
+end
+
+-- Which worker to ask for which keys: the holder with the fewest so far.
+local function assign(who_has)
+  local by_worker = {}
+  for key, holders in pairs(who_has) do
+    local best
+    for _, address in ipairs(holders) do
+      local mine = by_worker[address]
+      if not best or #(mine or {}) < #(by_worker[best] or {}) then best = address end
+    end
+    if best then
+      by_worker[best] = by_worker[best] or {}
+      table.insert(by_worker[best], key)
+    end
+  end
+  return by_worker
+end
+
+-- A worker may be out of reach from here, gone, or busy: what it did not give comes through the scheduler.
+local function from_workers(client, keys, values, timeout)
+  local who_has = client.scheduler:call("who_has", { keys = keys }, timeout)
+  local calls = {}
+  for address, theirs in pairs(assign(who_has)) do
+    local ok, call = pcall(function()
+      return worker_of(client, address):start("get_data", { keys = theirs, who = client.id }, true)
+    end)
+    if ok then calls[#calls + 1] = call end
+  end
+  local deadline = timeout and loop.now() + timeout
+  for _, call in ipairs(calls) do
+    local ok, reply = pcall(call.wait, call, deadline and math.max(0, deadline - loop.now()))
+    if ok and type(reply) == "table" and reply.status == "OK" then store(values, reply.data) end
+  end
+end
+
+local function missing_of(futures, values)
+  local missing = {}
+  for id, future in pairs(futures) do
+    if not values[id] and future.status == "finished" then missing[#missing + 1] = future.key end
+  end
+  return missing
+end
+
+local function any_pending(futures)
+  for _, future in pairs(futures) do
+    if future.status == "pending" then return true end
+  end
+  return false
+end
+
+local RETRIES = 20
+
+--- The serialized values of finished Futures, by id. Data that was lost meanwhile is computed again, and waited for.
+---@param futures table<string, saturn.Future>
+local function fetch(client, futures, direct, timeout)
+  local deadline = timeout and loop.now() + timeout
+  local function left() return deadline and math.max(0, deadline - loop.now()) or nil end
+  local values = {}
+  for _ = 1, RETRIES do
+    local keys = missing_of(futures, values)
+    if #keys == 0 then return values end
+    if direct then from_workers(client, keys, values, left()) end
+    keys = missing_of(futures, values)
+    if #keys > 0 then through_scheduler(client, keys, values, left()) end
+    keys = missing_of(futures, values)
+    if #keys == 0 then return values end
+    for _, key in ipairs(keys) do client:send { op = "report-key", key = key } end
+    loop.poll(function() return any_pending(futures) end, math.min(left() or 0.2, 0.2))
+    loop.wait(function() return not any_pending(futures) end, left(), "data that was lost and is computed again")
+  end
+  errors.raise("lost", "the result cannot be had from the cluster: its workers come and go too fast")
+end
+
+--- The value of one finished Future.
+function M.one(client, future, timeout)
+  client:check_open()
+  local id = future:id()
+  local values = fetch(client, { [id] = future }, client.direct, timeout)
+  if values[id] then return value_of(values[id]) end
+  local err = require("saturn.dask.future").error_of(future)
+  if err then error(err, 0) end
+  errors.raise("lost", ("the result of %s is lost"):format(tostring(future.key)))
+end
+
+-- ---- nested containers -----------------------------------------------------------------------------------------------
+
+local function collect(value, found, seen)
+  if is_future(value) then
+    local id = value:id()
+    if id then
+      if not found[id] then found[#found + 1] = value end
+      found[id] = value
+    end
+  elseif type(value) == "table" and not seen[value] then
+    seen[value] = true
+    for key, item in pairs(value) do
+      collect(key, found, seen)
+      collect(item, found, seen)
+    end
+  end
+end
+
+local DROPPED = {}
+
+-- A copy with values in place of Futures. A list closes up over what was dropped.
+local function rebuild(value, resolve, copies)
+  if is_future(value) then return resolve(value) end
+  if type(value) ~= "table" then return value end
+  if copies[value] then return copies[value] end
+  local copy = setmetatable({}, getmetatable(value))
+  copies[value] = copy
+  local length, at = #value, 0
+  for i = 1, length do
+    local item = rebuild(value[i], resolve, copies)
+    if item ~= DROPPED then
+      at = at + 1
+      if item == nil then item = core.null end
+      rawset(copy, at, item)
+    end
+  end
+  for key, item in pairs(value) do
+    if not (math.type(key) == "integer" and key >= 1 and key <= length) then
+      item = rebuild(item, resolve, copies)
+      if item ~= DROPPED then rawset(copy, key, item == nil and core.null or item) end
+    end
+  end
+  return copy
+end
+
+local KNOWN = { errors = "string", direct = "boolean", timeout = "number" }
+
+local function check_options(options)
+  options = errors.options(options, KNOWN, 4)
+  if options.errors and options.errors ~= "raise" and options.errors ~= "skip" then
+    errors.misuse(4, "option 'errors' must be \"raise\" or \"skip\", not %q", options.errors)
+  end
+  return options
+end
+
+local function check_mine(client, futures)
+  for _, future in ipairs(futures) do
+    if not future:mine(client.session) then
+      errors.misuse(4, "%s belongs to another client: gather it there", tostring(future))
+    end
+  end
+end
+
+local function wait_all(futures, timeout)
+  local at = 1
+  loop.wait(function()
+    while futures[at] and futures[at].status ~= "pending" do at = at + 1 end
+    return futures[at] == nil
+  end, timeout, "gathering")
+end
+
+--- The values of all Futures in `nested`.
+function M.gather(client, nested, options)
+  options = check_options(options)
+  local skip = options.errors == "skip"
+  local direct = options.direct
+  if direct == nil then direct = client.direct end
+  local deadline = options.timeout and loop.now() + options.timeout
+  local futures = {}
+  collect(nested, futures, {})
+  check_mine(client, futures)
+  wait_all(futures, options.timeout)
+  local error_of = require("saturn.dask.future").error_of
+  local good = {}
+  for _, future in ipairs(futures) do
+    local err = error_of(future)
+    if err and not skip then error(err, 0) end
+    if not err then good[future:id()] = future end
+  end
+  local values = fetch(client, good, direct, deadline and math.max(0, deadline - loop.now()))
+  local decoded = {}
+  local function resolve(future)
+    local id = future:id()
+    if decoded[id] == nil then
+      local serialized = values[id]
+      if serialized then
+        decoded[id] = { value_of(serialized) }
+      elseif skip then
+        decoded[id] = DROPPED
+      else
+        error(error_of(future) or errors.new("lost", ("the result of %s is lost"):format(tostring(future.key))), 0)
+      end
+    end
+    if decoded[id] == DROPPED then return DROPPED end
+    return decoded[id][1]
+  end
+  local result = rebuild(nested, resolve, {})
+  if result == DROPPED then return nil end
+  return result
+end
+
+return M

@@ -1,0 +1,53 @@
+--- From a target (a cluster, an address, a scheduler file, nothing) to a client.
+
+local client = require "saturn.dask.client"
+local errors = require "saturn.error"
+
+local M = {}
+
+local function read_scheduler_file(path)
+  local file, why = io.open(path, "rb")
+  if not file then errors.raise("connect", ("the scheduler file cannot be read: %s"):format(why)) end
+  local text = file:read("a")
+  file:close()
+  local ok, data = pcall(require("cjson.safe").decode, text)
+  local address = ok and type(data) == "table" and data.address
+  if type(address) ~= "string" then
+    errors.raise("connect", ("'%s' is not a scheduler file: it has no address in it"):format(path))
+  end
+  return address
+end
+
+-- Without a target: the address in the environment, else a cluster of this machine that the client owns.
+local function default_client(options)
+  local address = os.getenv("DASK_SCHEDULER_ADDRESS")
+  if address and address ~= "" then return client.new(address, options) end
+  local cluster = require("saturn.cloud").local_cluster()
+  local ok, made = pcall(cluster.client, cluster, options)
+  if not ok then
+    cluster:close()
+    error(made, 0)
+  end
+  made.on_close = function() cluster:close() end
+  return made
+end
+
+--- Makes a client.
+---@param target any a Cluster, "tcp://host:8786", "tls://host:8786", {scheduler_file=path}, or nil
+---@param options table? timeout, name, direct, tls, limits, proxy
+---@return saturn.Client
+function M.client(target, options)
+  if target == nil then return default_client(options) end
+  if type(target) == "string" then return client.new(target, options) end
+  if type(target) == "table" then
+    if type(target.client) == "function" then return target:client(options) end
+    if type(target.scheduler_file) == "string" then
+      return client.new(read_scheduler_file(target.scheduler_file), options)
+    end
+    if type(target.scheduler_address) == "string" then return client.new(target.scheduler_address, options) end
+  end
+  errors.misuse(2, "saturn.client needs a cluster, an address like \"tcp://host:8786\", {scheduler_file=path} or nothing; "
+    .. "got %s", type(target))
+end
+
+return M

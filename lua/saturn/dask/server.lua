@@ -1,0 +1,98 @@
+--- Requests to one Dask server (the scheduler, a worker): a call waits for its reply and turns an error reply into
+--- an error object.
+
+local core = require "saturn.core"
+local errors = require "saturn.error"
+local loop = require "saturn.loop"
+
+---@class saturn.Server
+---@field address string
+local Server = {}
+Server.__index = Server
+Server.__name = "saturn.server"
+
+local M = {}
+
+--- A pool of connections to the server at `endpoint.address`; connects with the first call.
+---@param endpoint table address, ca, cert, key, verify_host, server_name, proxy, timeout, limits
+---@return saturn.Server
+function M.new(endpoint)
+  return setmetatable({
+    address = endpoint.address,
+    rpc = errors.check(core.rpc.new(loop.reactor(), endpoint)),
+  }, Server)
+end
+
+-- A handler that raised answers with its exception as text; Python's own words say best what was wrong.
+local function raise_remote(op, reply)
+  local text = reply.exception_text or reply.text or "the request failed"
+  local name, rest = text:match("^([%w_.]+)%((.*)%)$")
+  local message = rest and rest:match("^'(.*)'$") or rest and rest:match('^"(.*)"$') or rest
+  local traceback = reply.traceback_text
+  local kind = name == "TimeoutError" and "timeout" or "task"
+  errors.raise(kind, ("%s: %s"):format(op, message and message ~= "" and name .. ": " .. message or text),
+    { type = name, traceback = traceback })
+end
+
+---@class saturn.PendingCall
+local Call = {}
+Call.__index = Call
+
+--- Starts a request without waiting for it.
+---@param op string
+---@param args table? the request's fields
+---@param ack boolean? confirm the reply, as a worker's get_data wants it
+---@return saturn.PendingCall
+function Server:start(op, args, ack)
+  local request = { op = op, reply = true }
+  for name, value in pairs(args or {}) do request[name] = value end
+  return setmetatable({ op = op, server = self, call = errors.check(self.rpc:call(request, ack)) }, Call)
+end
+
+function Call:done()
+  return self.call:done()
+end
+
+--- The reply; raises when the request failed.
+---@param keep_nil boolean? None inside tables as saturn.null, and dictionaries as py.dict
+function Call:reply(keep_nil)
+  local reply = errors.check(self.call:reply(keep_nil))
+  self.call:close()
+  if type(reply) == "table" and reply.status == "uncaught-error" then raise_remote(self.op, reply) end
+  return reply
+end
+
+--- Waits for the reply. After a timeout the connection is dropped: its late reply would be taken for the next one.
+---@param timeout number?
+---@param keep_nil boolean?
+function Call:wait(timeout, keep_nil)
+  local call = self.call
+  local done = loop.poll(function() return call:done() end, timeout)
+  if not done then
+    call:close()
+    errors.raise("timeout", ("%s: no answer from %s within %g seconds"):format(self.op, self.server.address, timeout))
+  end
+  return self:reply(keep_nil)
+end
+
+--- Gives the request up.
+function Call:close()
+  self.call:close()
+end
+
+--- Sends a request and waits for its reply.
+---@param op string
+---@param args table?
+---@param timeout number?
+---@param keep_nil boolean?
+function Server:call(op, args, timeout, keep_nil)
+  return self:start(op, args):wait(timeout, keep_nil)
+end
+
+function Server:close()
+  self.rpc:close()
+end
+
+M.raise_remote = raise_remote
+
+return M
