@@ -407,6 +407,53 @@ describe("the control plane", function()
     end)
   end)
 
+  describe("resource", function()
+    it("is listed and found by name", function()
+      assert.equal("local", conn:workspaces()[1].name)
+      assert.equal(1, #conn:deployments())
+      assert.equal("job", conn:jobs()[1].kind)
+      local workspace = conn:resource("workspace", "local")
+      assert.equal("saturn.resource workspace local (running)", tostring(workspace))
+      raises("value", "no job named 'nightly'; there are local", conn.resource, conn, "job", "nightly")
+      assert.has_error(function() conn:resource("notebook", "x") end)
+      assert.has_error(function() conn:resource("job") end)
+    end)
+
+    it("takes its cluster with it when it stops", function()
+      local cluster = running()
+      local workspace = conn:resource("workspace", "local")
+      assert.equal(cluster.id, workspace:clusters()[1].id)
+      assert.equal("stopped", workspace:stop().state)
+      raises("closed", "stopped", cluster.scheduler_info, cluster)
+      assert.equal("running", workspace:start().state)
+      assert.equal("running", workspace:restart({ wait = false }):status())
+    end)
+
+    it("tells when it does not come up", function()
+      local workspace = conn:resource("workspace", "local")
+      local down = { spec = { name = "local" }, state = { id = workspace.id, status = "error" } }
+      faults({ path = "/api/recipes/workspace/local", status = 200, json = down })
+      raises("api", "its status is error", workspace.start, workspace)
+      down.state.status = "pending"
+      faults({ path = "/api/recipes/workspace/local", status = 200, json = down, times = 99 })
+      raises("timeout", "not running after 0.2", workspace.start, workspace, { wait_timeout = 0.2 })
+    end)
+
+    it("is read over all pages", function()
+      local one = { type = "job", spec = { name = "one" }, state = { id = "1", status = "stopped" } }
+      local two = { type = "job", spec = { name = "two" }, state = { id = "2", status = "stopped" } }
+      faults({ path = "/api/recipes", status = 200, json = { recipes = { one }, next_last_key = "k" } },
+        { path = "/api/recipes", status = 200, json = { recipes = { two } } })
+      local jobs = conn:jobs { owner_name = "me" }
+      assert.same({ "one", "two" }, { jobs[1].name, jobs[2].name })
+      local seen = requests()
+      assert.equal("owner_name=me&type=job", seen[1].query)
+      assert.equal("last_key=k&owner_name=me&type=job", seen[2].query)
+      faults({ path = "/api/recipes", status = 200, json = { a = 1 } })
+      raises("protocol", "list of jobs", conn.jobs, conn)
+    end)
+  end)
+
   describe("the end of a cluster", function()
     local function closes()
       local count = 0
@@ -448,6 +495,65 @@ describe("the control plane", function()
         assert.equal("", script(body), body)
         assert.equal(1, closes(), body)
       end
+    end)
+
+    -- Runs a script on a terminal of its own and interrupts it when it has printed "now".
+    local ON_TERMINAL = [[
+import os, pty, signal, sys
+pid, fd = pty.fork()
+if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
+seen, sent = b"", False
+while True:
+    try: piece = os.read(fd, 4096)
+    except OSError: break
+    if not piece: break
+    seen += piece
+    if b"now" in seen and not sent:
+        sent = True
+        os.kill(pid, signal.SIGINT)
+os.waitpid(pid, 0)
+sys.stdout.write(seen.decode())
+]]
+
+    local function on_terminal(body)
+      local text = ([[
+        local conn = require("saturn.cloud").connect { base_url = %q, token = %q, proxy = "", poll_min = 0.05 }
+        %s]]):format(server.base_url, server.token, body)
+      return (support.shell(("python3 -c %s %s -e %s"):format(support.quote(ON_TERMINAL),
+        support.quote(support.lua()), support.quote(text)), true))
+    end
+
+    it("comes on Ctrl-C too", function()
+      local output = on_terminal [[
+        local cluster <close> = conn:cluster { n_workers = 1, nthreads = 1, shutdown_on_close = true }
+        print "now"
+        require("saturn.loop").sleep(30)]]
+      assert.truthy(output:find "interrupted!")
+      assert.equal(1, closes())
+    end)
+
+    it("on Ctrl-C during the start is stated", function()
+      local pending = { "pending", "pending", "pending", "pending", "pending", "pending", "pending", "pending" }
+      faults({ cluster_status = pending })
+      local output = on_terminal [[
+        conn:cluster { n_workers = 1, nthreads = 1, on_status = function() print "now" end }]]
+      assert.truthy(output:find "saturn: the start was broken off: cluster %x+ goes on starting", output)
+      assert.equal(0, closes())
+      faults({ cluster_status = pending })
+      output = on_terminal [[
+        conn:cluster { n_workers = 1, nthreads = 1, shutdown_on_close = true, on_status = function() print "now" end }]]
+      assert.truthy(output:find "saturn: the start was broken off: cluster %x+ was shut down", output)
+      assert.equal(1, closes())
+    end)
+
+    it("shows one line of progress on a terminal, and takes it away", function()
+      faults({ cluster_status = { "pending", "starting" } })
+      local output = on_terminal [[
+        local cluster <close> = conn:cluster { n_workers = 1, nthreads = 1, shutdown_on_close = true }
+        print "done"]]
+      assert.truthy(output:find("\r\27[Ksaturn: starting the cluster: pending, 0 s", 1, true), output)
+      assert.truthy(output:find("\r\27[Kdone", 1, true), output)
+      assert.equal("", script "cluster{ shutdown_on_close = true }:close()")
     end)
 
     it("does not come to a cluster that was found running, unless asked for", function()

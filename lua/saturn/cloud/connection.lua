@@ -5,6 +5,7 @@ local errors = require "saturn.error"
 local http = require "saturn.cloud.http"
 local loop = require "saturn.loop"
 local progress = require "saturn.cloud.progress"
+local resources = require "saturn.cloud.resource"
 local start = require "saturn.cloud.start"
 
 ---@class saturn.Connection
@@ -89,6 +90,48 @@ local LIST_OPTIONS = { owner_name = "string", owner_id = "string", user_id = "st
 ---@return table[]
 function Connection:clusters(options)
   return self:pages(CLUSTERS, "dask_clusters", errors.options(options, LIST_OPTIONS))
+end
+
+-- ---- what clusters hang on -----------------------------------------------------------------------------------------
+
+local RESOURCE_OPTIONS = { owner_name = "string" }
+
+local function list_resources(self, kind, options)
+  return resources.list(self, kind, errors.options(options, RESOURCE_OPTIONS, 3))
+end
+
+--- The workspaces that the token may see.
+---@param options table? owner_name
+---@return saturn.Resource[]
+function Connection:workspaces(options)
+  return list_resources(self, "workspace", options)
+end
+
+--- The deployments that the token may see.
+---@param options table? owner_name
+---@return saturn.Resource[]
+function Connection:deployments(options)
+  return list_resources(self, "deployment", options)
+end
+
+--- The jobs that the token may see.
+---@param options table? owner_name
+---@return saturn.Resource[]
+function Connection:jobs(options)
+  return list_resources(self, "job", options)
+end
+
+--- One workspace, deployment or job, by its name.
+---@param kind "workspace"|"deployment"|"job"
+---@param name string
+---@param options table? owner_name
+---@return saturn.Resource
+function Connection:resource(kind, name, options)
+  if not resources.kinds[kind] then
+    errors.misuse(2, "a resource is a \"workspace\", a \"deployment\" or a \"job\", not %s", tostring(kind))
+  end
+  if type(name) ~= "string" then errors.misuse(2, "the name of a %s must be a string", kind) end
+  return resources.find(self, kind, name, errors.options(options, RESOURCE_OPTIONS).owner_name)
 end
 
 -- ---- starting: dask-saturn's way ---------------------------------------------------------------------------------
