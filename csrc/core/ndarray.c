@@ -341,7 +341,8 @@ static uint16_t load16(const uint8_t *p, bool swapped)
 {
     uint16_t v;
     memcpy(&v, p, sizeof v);
-    return swapped ? (uint16_t)(v >> 8 | v << 8) : v;
+    if (swapped) v = (uint16_t)(v >> 8 | v << 8);
+    return v;
 }
 
 static uint32_t swap32(uint32_t v)

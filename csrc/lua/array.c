@@ -362,7 +362,7 @@ static void push_cell(lua_State *L, const sat_cell *cell)
 static void push_item(lua_State *L, const sat_ndarray *nd, size_t offset, int list)
 {
     const sat_dtype *type = nd->type;
-    const uint8_t *p = nd->base + offset;
+    const uint8_t *p = nd->base != NULL ? nd->base + offset : NULL; /* objects have none */
     sat_cell cell;
     sat_error err;
     switch (type->kind) {
@@ -475,7 +475,7 @@ static void set_record(lua_State *L, const sat_ndarray *nd, size_t offset, int v
 static void set_item(lua_State *L, const sat_ndarray *nd, size_t offset, int list, int value)
 {
     const sat_dtype *type = nd->type;
-    uint8_t *p = nd->base + offset;
+    uint8_t *p = nd->base != NULL ? nd->base + offset : NULL; /* objects have none */
     sat_status status = SAT_OK;
     sat_error err;
     sat_cell cell;
