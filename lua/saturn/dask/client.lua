@@ -23,9 +23,30 @@ Client.__name = "saturn.client"
 
 local M = { Client = Client }
 
+-- method → the module that has it as a function of the same name, taking the client first; loaded on first use
+local METHODS = {
+  variable = "variable", queue = "queue", event = "event",
+  lock = "lock", semaphore = "lock", multi_lock = "lock",
+  publish = "dataset", datasets = "dataset", dataset = "dataset", unpublish = "dataset",
+  set_metadata = "metadata", get_metadata = "metadata",
+  log_event = "topics", events = "topics", subscribe = "topics", unsubscribe = "topics",
+  actor = "actor",
+  run = "run", run_on_scheduler = "run",
+  upload_file = "plugin", register_plugin = "plugin", unregister_plugin = "plugin",
+  restart = "workers", restart_workers = "workers", retire_workers = "workers", replicate = "workers",
+  rebalance = "workers", amm = "workers", shutdown = "workers",
+  nthreads = "inspect", who_has = "inspect", has_what = "inspect", processing = "inspect", nbytes = "inspect",
+  call_stack = "inspect", scheduler_logs = "inspect", worker_logs = "inspect", task_stream = "inspect",
+  profile = "inspect", story = "inspect", performance_report = "inspect", dump_cluster_state = "inspect",
+  write_scheduler_file = "inspect", versions = "inspect",
+  scatter = "scatter", scatter_list = "scatter",
+  cancel = "control", retry = "control", futures_of = "control",
+  compute = "compute", persist = "compute", get = "compute",
+}
+
 local FIRST_RETRY, LONGEST_RETRY = 0.05, 2
 
--- ---- connecting --------------------------------------------------------------------------------------------------
+-- ---- connecting -------------------------------------------------------------------------------------------------
 
 local KNOWN = {
   timeout = "number", name = "string", direct = "boolean", tls = "table", limits = "table", proxy = "string",
@@ -108,7 +129,7 @@ function M.new(address, options)
   return self
 end
 
--- ---- fields, and views with options ---------------------------------------------------------------------------------
+-- ---- fields, and views with options -----------------------------------------------------------------------------
 
 local function identity(self)
   if not rawget(self, "_identity") then
@@ -134,7 +155,12 @@ function Client.__index(self, name)
     rawset(self, name, link)
     return link
   end
-  return Client[name]
+  local method = Client[name]
+  if method == nil and METHODS[name] then
+    method = require("saturn.dask." .. METHODS[name])[name]
+    Client[name] = method
+  end
+  return method
 end
 
 function Client:__tostring()
@@ -168,7 +194,7 @@ function Client:with(options)
   })
 end
 
--- ---- the stream ------------------------------------------------------------------------------------------------------
+-- ---- the stream -------------------------------------------------------------------------------------------------
 
 --- Sends one op of the stream.
 function Client:send(op)
@@ -218,7 +244,7 @@ function Client:listen(op, fn)
   self._listeners[op] = fn
 end
 
--- ---- submitting ------------------------------------------------------------------------------------------------------
+-- ---- submitting -------------------------------------------------------------------------------------------------
 
 function Client:new_key(prefix)
   local client = rawget(self, "_client") or self
@@ -315,22 +341,13 @@ function Client:gather(nested, options)
   return gather.gather(rawget(self, "_client") or self, nested, options)
 end
 
--- ---- the cluster -----------------------------------------------------------------------------------------------------
+-- ---- the cluster ------------------------------------------------------------------------------------------------
 
 --- What the scheduler says about itself and its workers.
 ---@return table
 function Client:scheduler_info()
   self:check_open()
   return self.scheduler:call("identity", ops.identity(self.release, -1), self.request_timeout)
-end
-
---- The versions of Python and its packages on the scheduler and the workers.
----@return table {scheduler=, workers={[address]=}, client=}
-function Client:versions()
-  self:check_open()
-  local scheduler = self.scheduler:call("versions", nil, self.request_timeout)
-  local workers = self.scheduler:call("broadcast", { msg = { op = "versions" } }, self.request_timeout)
-  return { scheduler = scheduler, workers = workers, client = { saturn = M.version, lua = _VERSION } }
 end
 
 local FIRST_LOOK, LONGEST_LOOK = 0.02, 1
@@ -357,7 +374,7 @@ function Client:wait_for_workers(n, timeout)
   end
 end
 
--- ---- a host's own loop -------------------------------------------------------------------------------------------------
+-- ---- a host's own loop ------------------------------------------------------------------------------------------
 
 --- One round of the network and of what hangs on it; waits at most `timeout` seconds (default 0).
 function Client:step(timeout)
@@ -368,15 +385,11 @@ function Client:pollfd()
   return loop.pollfd()
 end
 
-function Client:events()
-  return loop.events()
-end
-
 function Client:timeout()
   return loop.timeout()
 end
 
--- ---- the end ---------------------------------------------------------------------------------------------------------
+-- ---- the end ----------------------------------------------------------------------------------------------------
 
 local CLOSE_PATIENCE = 2
 

@@ -35,7 +35,7 @@ local function format_traceback(traceback)
   if type(traceback) ~= "table" then return nil end
   local lines = {}
   for _, frame in ipairs(traceback) do
-    lines[#lines + 1] = ('  File "%s", line %d, in %s'):format(frame.filename, frame.lineno, frame.name)
+    lines[#lines + 1] = ('  File "%s", line %d, in %s'):format(frame.file or "?", frame.line or 0, frame.name or "?")
   end
   return #lines > 0 and table.concat(lines, "\n") or nil
 end

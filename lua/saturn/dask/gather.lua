@@ -15,7 +15,7 @@ local function is_future(value)
   return meta and meta.__name == "saturn.future"
 end
 
--- ---- fetching --------------------------------------------------------------------------------------------------------
+-- ---- fetching ---------------------------------------------------------------------------------------------------
 
 local function value_of(serialized)
   local value, kind, message = serialized:value()
@@ -124,7 +124,7 @@ function M.one(client, future, timeout)
   errors.raise("lost", ("the result of %s is lost"):format(tostring(future.key)))
 end
 
--- ---- nested containers -----------------------------------------------------------------------------------------------
+-- ---- nested containers ------------------------------------------------------------------------------------------
 
 local function collect(value, found, seen)
   if is_future(value) then
