@@ -31,14 +31,15 @@ Service.__name = "saturn.local_service"
 
 local M = { Service = Service }
 
--- Processes whose object was collected: they are ending, and the next start collects their status.
-local ending = {}
+-- Every process that was started and whose end was not seen yet. Held here, it is not finalized together with a
+-- service that is collected; the next start collects the status of those that have ended since.
+local processes = {}
 
 local function reap()
-  for i = #ending, 1, -1 do
-    if ending[i]:poll() then
-      ending[i]:close()
-      table.remove(ending, i)
+  for process in pairs(processes) do
+    if process:poll() then
+      processes[process] = nil
+      process:close()
     end
   end
 end
@@ -106,11 +107,11 @@ local function try(python, options, deadline)
     if kind == "connect" then return nil, message end
     errors.raise(kind, message)
   end
+  processes[process] = true
   local _guard <close> = setmetatable({}, { __close = function()
     if process then
       process:kill(SIGKILL)
       process:close_stdin()
-      ending[#ending + 1] = process
     end
   end })
   local line, said = first_line(process, deadline)
@@ -184,7 +185,7 @@ function Service:close(timeout)
     process:kill(SIGKILL)
     loop.poll(function() return process:poll() end, 1)
   end
-  if process:poll() then process:close() else ending[#ending + 1] = process end
+  reap()
 end
 
 -- A finalizer must not wait: the end of its standard input is what the child goes by.
@@ -193,7 +194,6 @@ function Service:__gc()
   if not process then return end
   self.process = nil
   process:close_stdin()
-  ending[#ending + 1] = process
 end
 
 Service.__close = function(self) self:close() end
