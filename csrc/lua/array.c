@@ -1045,13 +1045,25 @@ static void push_property(lua_State *L, const satL_array *a, property which)
     }
 }
 
-/* __index: upvalue 1 methods, upvalue 2 property numbers by name */
+/* check_array(L, 1) without looking the metatable up by its name: it is the upvalue. */
+static satL_array *check_self(lua_State *L, int metatable)
+{
+    if (lua_getmetatable(L, 1)) {
+        bool ours = lua_rawequal(L, -1, metatable) != 0;
+        lua_pop(L, 1);
+        satL_array *a = ours ? lua_touserdata(L, 1) : NULL;
+        if (a != NULL && a->nd.type != NULL) return a;
+    }
+    return check_array(L, 1);
+}
+
+/* __index: upvalue 1 methods, upvalue 2 property numbers by name, upvalue 3 the metatable */
 static int array_index(lua_State *L)
 {
     if (lua_type(L, 2) == LUA_TNUMBER) {
         int whole;
         lua_Integer i = lua_tointegerx(L, 2, &whole);
-        satL_array *a = check_array(L, 1);
+        satL_array *a = check_self(L, lua_upvalueindex(3));
         if (!whole) i = 0;
         return push_at(L, a, i);
     }
@@ -1623,7 +1635,8 @@ int satL_open_array(lua_State *L)
         lua_pushinteger(L, i);
         lua_setfield(L, -2, PROPERTIES[i]);
     }
-    lua_pushcclosure(L, array_index, 2);
+    lua_pushvalue(L, -3);
+    lua_pushcclosure(L, array_index, 3);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
     luaL_newlib(L, functions);
