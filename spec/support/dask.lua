@@ -31,14 +31,14 @@ function dask.python(version)
   return pythons[version]
 end
 
--- What a Python program of this release prints; an error with its stderr when it fails.
+-- What a Python program of this release prints; an error with its stderr when it fails or takes more than two minutes.
 function dask.run_python(version, code, stdin)
   local dir <close> = support.tmpdir()
   support.write_all(dir.path .. "/program.py", code)
   support.write_all(dir.path .. "/stdin", stdin or "")
-  local command = ("env -u LD_PRELOAD %s -B %s <%s"):format(support.quote(dask.python(version)),
-    support.quote(dir.path .. "/program.py"), support.quote(dir.path .. "/stdin"))
-  return support.shell(command)
+  return support.shell(("%senv -u LD_PRELOAD %s -B %s <%s"):format(support.bounded(120),
+    support.quote(dask.python(version)), support.quote(dir.path .. "/program.py"),
+    support.quote(dir.path .. "/stdin")))
 end
 
 local Cluster = {}

@@ -35,6 +35,14 @@ function support.shell(command, any)
   return output, status, text
 end
 
+-- What bounds a command that must not hang, in front of it; nothing where the system has no such program.
+function support.bounded(seconds)
+  if support.has_timeout == nil then
+    support.has_timeout = os.execute "command -v timeout >/dev/null 2>&1" == true
+  end
+  return support.has_timeout and ("timeout -k 5 %d "):format(seconds) or ""
+end
+
 local Dir = { __name = "spec.tmpdir" }
 Dir.__index = Dir
 function Dir:remove()
