@@ -444,12 +444,14 @@ static sat_status read_index(sat_pickle_scan *scan, sat_pickle_op *op, sat_error
     const uint8_t *text;
     size_t len;
     if (!read_line(scan, &text, &len)) return truncated(scan, err);
-    if (!is_decimal(text, len) || !parse_int64(text, len, &op->i)) return broken(scan, err, "a memo index is no number");
+    if (!is_decimal(text, len) || !parse_int64(text, len, &op->i))
+        return broken(scan, err, "a memo index is no number");
     if (op->i < 0) return broken(scan, err, "a memo index is negative");
     return SAT_OK;
 }
 
-static sat_status read_decimal(sat_pickle_scan *scan, sat_pickle_op *op, const uint8_t *text, size_t len, sat_error *err)
+static sat_status read_decimal(sat_pickle_scan *scan, sat_pickle_op *op, const uint8_t *text, size_t len,
+                               sat_error *err)
 {
     if (len > 0 && text[len - 1] == '\r') len--;
     if (!is_decimal(text, len)) return broken(scan, err, "an integer is no decimal number");
@@ -458,7 +460,8 @@ static sat_status read_decimal(sat_pickle_scan *scan, sat_pickle_op *op, const u
         return SAT_OK;
     }
     if (len > SAT_BIGINT_MAX_DIGITS)
-        return sat_fail(err, SAT_LIMIT, "an integer in a pickle has more than %d decimal digits", SAT_BIGINT_MAX_DIGITS);
+        return sat_fail(err, SAT_LIMIT, "an integer in a pickle has more than %d decimal digits",
+                        SAT_BIGINT_MAX_DIGITS);
     op->kind = SAT_PK_DECIMAL;
     op->data = text;
     op->len = len;

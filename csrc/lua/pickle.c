@@ -151,7 +151,8 @@ static sat_status put_items(writer *w, int idx, lua_Integer from, lua_Integer n,
     sat_status status = SAT_OK;
     for (lua_Integer i = from; i <= n && status == SAT_OK; i++) {
         if (lua_rawgeti(L, idx, i) == LUA_TNIL) {
-            status = sat_fail(w->err, SAT_VALUE, "a sequence has a hole at %lld; use saturn.null for None", (long long)i);
+            status = sat_fail(w->err, SAT_VALUE, "a sequence has a hole at %lld; use saturn.null for None",
+                              (long long)i);
         } else {
             status = put(w, lua_gettop(L));
             if (end != NULL && i < n) next_batch(w, (size_t)i, end);
@@ -384,7 +385,8 @@ static sat_status bad_shape(writer *w, shape kind)
 {
     if (kind == SHAPE_MIXED)
         return refuse(w, "a table has both a sequence and other keys; use py.dict, or py.list for the sequence alone");
-    return refuse(w, "a table has integer keys that are no sequence from 1; use py.dict, or saturn.null to fill the holes");
+    return refuse(w, "a table has integer keys that are no sequence from 1; use py.dict, or saturn.null to fill the "
+                     "holes");
 }
 
 /* A plain table: a list as long as traversal gives the keys 1, 2, 3..., which it does for every sequence that was
@@ -562,7 +564,8 @@ static sat_status put_timezone(writer *w, int idx)
 }
 
 /* module.name(fields...) */
-static sat_status put_call(writer *w, int idx, const char *module, const char *name, const char *const *fields, unsigned n)
+static sat_status put_call(writer *w, int idx, const char *module, const char *name, const char *const *fields,
+                           unsigned n)
 {
     sat_status status = SAT_OK;
     sat_pickle_global(w->p, module, name);
@@ -616,10 +619,11 @@ static sat_status put_global_of(writer *w, int idx)
 static sat_status put_fn(writer *w, int idx)
 {
     static const char text[] =
-        "(lambda g: (exec(compile(s, '<lua>', 'exec'), g), g[n])[1])({'__name__': '__dask_lua__'})";
+        "(lambda g: (exec(compile(s, '<lua>', 'exec'), g), g[n])[1])({'__name__': '__saturn__'})";
     sat_status status;
     if (w->hooks != NULL)
-        return refuse(w, "a py.fn can be the function of a task, not a value in its arguments; name an importable function");
+        return refuse(w, "a py.fn can be the function of a task, not a value in its arguments; name an importable "
+                         "function");
     sat_pickle_global(w->p, "builtins", "eval");
     sat_pickle_text(w->p, text);
     sat_pickle_empty_dict(w->p);
@@ -968,7 +972,8 @@ static sat_status put_path(writer *w, int idx)
 static sat_status put_typed(writer *w, int idx, satL_py type)
 {
     static const char *const complex_fields[] = {"re", "im"}, *const fraction[] = {"numerator", "denominator"},
-                             *const value[] = {"value"}, *const range[] = {"start", "stop", "step"}, *const key[] = {"key"};
+                             *const value[] = {"value"}, *const range[] = {"start", "stop", "step"},
+                             *const key[] = {"key"};
     switch (type) {
     case PY_LIST:
         return wrapped(w, idx) ? put_wrapped(w, idx, 'l') : put_list(w, idx);
@@ -979,7 +984,8 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
     case PY_FROZENSET:
         return put_set(w, idx, true);
     case PY_KW:
-        if (w->depth > 1) return refuse(w, "py.kw{...} goes last among the arguments of a call, not inside another value");
+        if (w->depth > 1)
+            return refuse(w, "py.kw{...} goes last among the arguments of a call, not inside another value");
         return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
     case PY_DICT:
         return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
@@ -1118,8 +1124,8 @@ static sat_status put(writer *w, int idx)
         sat_pickle_none(w->p);
         return SAT_OK;
     case LUA_TFUNCTION:
-        return refuse(w, "a Lua function cannot run on the cluster; name a Python function (\"package.module.name\") or give "
-                         "its source with saturn.py.fn");
+        return refuse(w, "a Lua function cannot run on the cluster; name a Python function (\"package.module.name\") "
+                         "or give its source with saturn.py.fn");
     default:
         return sat_fail(w->err, SAT_VALUE, "a Lua %s cannot be sent to Python", luaL_typename(L, idx));
     }
@@ -1224,7 +1230,8 @@ static int loads(lua_State *L)
             }
         }
     }
-    sat_status status = satL_unpickle(L, (sat_slice){NULL, (const uint8_t *)text, len}, buffers, nbuffers, &limits, &err);
+    sat_slice pickle = {NULL, (const uint8_t *)text, len};
+    sat_status status = satL_unpickle(L, pickle, buffers, nbuffers, &limits, &err);
     return status == SAT_OK ? 1 : satL_fail(L, &err);
 }
 

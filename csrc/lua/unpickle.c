@@ -5,7 +5,8 @@
  * ("objects") and named by their index in it; a C record beside it says what each of them is. A container
  * gets its Lua table when its first items come, with room for just these.
  *
- * Nothing is executed: a global is a name, and calling one gives data, by the exact list in KNOWN, or an inert object. */
+ * Nothing is executed: a global is a name, and calling one gives data, by the exact list in KNOWN, or an inert
+ * object. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,8 +268,8 @@ static bool no_memory(vm *v)
     return fail(v, sat_fail_nomem(v->err));
 }
 
-/* A call may copy what it is given, and the memo gives the same thing again for two bytes: bounded by what a pickle that
- * brings its own data would copy. */
+/* A call may copy what it is given, and the memo gives the same thing again for two bytes: bounded by what a pickle
+ * that brings its own data would copy. */
 static bool charge(vm *v, uint64_t bytes)
 {
     if (bytes > v->budget)
@@ -834,7 +835,8 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
     size_t mlen, nlen;
     uint32_t index, off;
     bool ok;
-    if (module.kind == S_BYTES || name.kind == S_BYTES || !text_of(v, module, &m, &mlen) || !text_of(v, name, &n, &nlen))
+    if (module.kind == S_BYTES || name.kind == S_BYTES || !text_of(v, module, &m, &mlen) ||
+        !text_of(v, name, &n, &nlen))
         return broken(v, "a global is not named by strings");
     /* names of Python 2 */
     if (same_text(m, mlen, "__builtin__") || same_text(m, mlen, "exceptions"))
@@ -1074,7 +1076,8 @@ static outcome call_collection(vm *v, const call *c, slot *out)
     lua_State *L = v->L;
     if (c->what == K_DEQUE) {
         if (c->n > 2) return NOT_MINE;
-        slot items = c->n > 0 ? item(v, c->args, 0) : slot_none(), maxlen = c->n > 1 ? item(v, c->args, 1) : slot_none();
+        slot items = c->n > 0 ? item(v, c->args, 0) : slot_none();
+        slot maxlen = c->n > 1 ? item(v, c->args, 1) : slot_none();
         bool empty = c->n == 0 || (is_kind(v, items, O_TUPLE) && v->objects[items.u.i].count == 0) ||
                      (is_kind(v, items, O_LIST) && v->objects[items.u.i].count == 0);
         int64_t n = 0;
@@ -1270,7 +1273,8 @@ static outcome call_carray(vm *v, const call *c, slot *out)
     const uint8_t *code, *bytes;
     size_t code_len, len;
     if (c->what == K_CARRAY) {
-        if (c->n < 1 || c->n > 2 || !text_of(v, item(v, c->args, 0), &code, &code_len) || code_len != 1) return NOT_MINE;
+        if (c->n < 1 || c->n > 2 || !text_of(v, item(v, c->args, 0), &code, &code_len) || code_len != 1)
+            return NOT_MINE;
         if (c->n == 1) {
             lua_createtable(L, 0, 1);
         } else if (is_kind(v, item(v, c->args, 1), O_LIST)) {
@@ -1377,8 +1381,8 @@ static outcome call_traceback(vm *v, const call *c, slot *out)
     return raise_height(v, (uint32_t)out->u.i, height_of(v, inert)) ? DONE : FAILED;
 }
 
-/* unpickle_exception(class, args, cause, traceback[, context, suppress_context, notes]); in the form "with_attrs" the second
- * argument is a dict of attributes. */
+/* unpickle_exception(class, args, cause, traceback[, context, suppress_context, notes]); in the form "with_attrs" the
+ * second argument is a dict of attributes. */
 static outcome call_exception(vm *v, const call *c, slot *out)
 {
     static const char *const fields[] = {"cause", "traceback", "context", "suppress_context", "notes"};
@@ -1550,7 +1554,8 @@ static outcome build_ndarray(vm *v, uint32_t array, slot state)
     return DONE;
 }
 
-/* BUILD of numpy.dtype: (version, order, (base, shape) or None, names, fields, itemsize, alignment, flags[, metadata]) */
+/* BUILD of numpy.dtype: (version, order, (base, shape) or None, names, fields, itemsize, alignment, flags[, metadata])
+ */
 static outcome build_dtype(vm *v, uint32_t dtype, slot state)
 {
     lua_State *L = v->L;
@@ -1649,7 +1654,8 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
             if (count(v, parts) >= 2 && text_of(v, item(v, parts, 0), &text, &len) && len < 8 &&
                 int_of(item(v, parts, 1), &multiple) && !(len == 7 && memcmp(text, "generic", 7) == 0)) {
                 if (multiple != 1)
-                    (void)snprintf(unit, sizeof unit, "[%d%.*s]", (int)(multiple & INT32_MAX), (int)len, (const char *)text);
+                    (void)snprintf(unit, sizeof unit, "[%d%.*s]", (int)(multiple & INT32_MAX), (int)len,
+                                   (const char *)text);
                 else
                     (void)snprintf(unit, sizeof unit, "[%.*s]", (int)len, (const char *)text);
             }
@@ -2155,7 +2161,8 @@ static bool do_append(vm *v, slot *items, size_t n, bool set)
     slot target = v->stack[v->depth - 1];
     object *o = object_of(v, target);
     bool ok = o != NULL && (o->kind == O_OBJECT || o->kind == (set ? O_SET : O_LIST));
-    if (!ok) return broken(v, set ? "it adds items to something that is no set" : "it appends to something that is no list");
+    if (!ok)
+        return broken(v, set ? "it adds items to something that is no set" : "it appends to something that is no list");
     return n == 0 || extend(v, (uint32_t)target.u.i, items, n);
 }
 
@@ -2288,7 +2295,8 @@ static bool step(vm *v, const sat_pickle_op *op)
         slot name = string_slot(v, op->data2, op->len2, S_STR, &ok2);
         if (!ok1 || !ok2 || !new_global(v, module, name, &callable)) return false;
         if (op->kind == SAT_PK_GLOBAL) return push(v, callable);
-        return pop_mark(v, &items, &n) && new_tuple(v, items, n, &args) && do_reduce(v, callable, args, &s) && push(v, s);
+        return pop_mark(v, &items, &n) && new_tuple(v, items, n, &args) && do_reduce(v, callable, args, &s) &&
+               push(v, s);
     }
     case SAT_PK_STACK_GLOBAL: {
         slot callable;

@@ -1,0 +1,783 @@
+--- The second half of saturn.py: constructors of the rarer types, texts for people, comparison. Loaded when first used.
+
+local core = require "saturn.core"
+
+local codec, null = core.pickle, core.null
+local types, extra = codec.types, codec.extra
+local getmetatable, setmetatable, rawget, type = getmetatable, setmetatable, rawget, type
+local math_type = math.type
+
+local M = {}
+
+--- Completes the module `py` and the metatables; the other arguments are helpers of py.lua.
+function M.extend(py, kind, bad, shown, make_ref)
+
+--- An integer of any size, from its decimal digits; a plain Lua integer when it fits one.
+---@param value string|integer
+function py.int(value)
+  if kind(value) == "int" then return value end
+  if math_type(value) == "integer" then return value end
+  if math_type(value) == "float" and value % 1 == 0 then value = ("%.0f"):format(value) end
+  if type(value) ~= "string" then bad(1, "py.int takes decimal digits or an integer, not %s", shown(value)) end
+  local le, _, message = codec.int_from_text((value:gsub("[%s_]", "")))
+  if not le then bad(1, "py.int: %s", message) end
+  if #le > 8 then return setmetatable({ le = le }, types.int) end
+  if le == "" then return 0 end
+  return (("<i" .. #le):unpack(le))
+end
+
+--- A float, even where its value is a whole number and a Lua table key would become an integer.
+function py.float(value)
+  if math_type(value) == nil then bad(1, "py.float takes a number, not %s", shown(value)) end
+  return setmetatable({ value = value + 0.0 }, types.float)
+end
+
+local function fields(name, names, defaults)
+  py[name] = function(first, ...)
+    local value
+    if type(first) == "table" and not kind(first) then
+      value = {}
+      for key, item in pairs(first) do
+        local known = false
+        for _, candidate in ipairs(names) do known = known or candidate == key end
+        if not known then
+          bad(1, "py.%s has no field '%s'; its fields are %s", name, tostring(key), table.concat(names, ", "))
+        end
+        value[key] = item
+      end
+    else
+      local given = table.pack(first, ...)
+      if given.n > #names then bad(1, "py.%s takes at most %d values", name, #names) end
+      value = {}
+      for i = 1, given.n do value[names[i]] = given[i] end
+    end
+    for key, default in pairs(defaults) do
+      if value[key] == nil then
+        if default == "required" then bad(1, "py.%s needs %s", name, key) end
+        value[key] = default
+      end
+    end
+    return setmetatable(value, types[name])
+  end
+end
+
+fields("complex", { "re", "im" }, { re = 0.0, im = 0.0 })
+fields("Fraction", { "numerator", "denominator" }, { numerator = "required", denominator = 1 })
+fields("datetime", { "year", "month", "day", "hour", "min", "sec", "usec", "tz", "fold" },
+  { year = "required", month = "required", day = "required", hour = 0, min = 0, sec = 0, usec = 0 })
+fields("date", { "year", "month", "day" }, { year = "required", month = "required", day = "required" })
+fields("time", { "hour", "min", "sec", "usec", "tz", "fold" }, { hour = 0, min = 0, sec = 0, usec = 0 })
+fields("timezone", { "offset", "name" }, { offset = "required" })
+fields("ZoneInfo", { "key" }, { key = "required" })
+fields("datetime64", { "value", "unit", "delta" }, { value = "required", unit = "ns" })
+fields("Decimal", { "value" }, { value = "required" })
+fields("UUID", { "value" }, { value = "required" })
+fields("path", { "value", "kind" }, { value = "required", kind = "PosixPath" })
+fields("dtype", { "value", "shape" }, { value = "required" })
+
+local make_decimal, make_uuid = py.Decimal, py.UUID
+
+--- A decimal number from its text.
+function py.Decimal(text)
+  if type(text) == "number" then text = tostring(text) end
+  if type(text) ~= "string" then bad(1, "py.Decimal takes a text such as \"1.50\", not %s", shown(text)) end
+  return make_decimal(text)
+end
+
+function py.UUID(text)
+  local hex = type(text) == "string" and text:gsub("[-{}]", ""):lower() or ""
+  if #hex ~= 32 or hex:find("%X") then bad(1, "py.UUID takes 32 hexadecimal digits") end
+  return make_uuid((hex:gsub("^(" .. ("%x"):rep(8) .. ")(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)", "%1-%2-%3-%4-")))
+end
+
+py.utc = py.timezone { offset = 0 }
+
+local DAY = 86400
+
+--- A duration: py.timedelta{ days=, hours=, minutes=, seconds=, milliseconds=, microseconds=, weeks= }, or days,
+--- seconds, microseconds. Normalized as Python does it.
+function py.timedelta(days, seconds, microseconds)
+  local given = days
+  if type(given) ~= "table" then given = { days = days, seconds = seconds, microseconds = microseconds } end
+  local scale = { weeks = 7 * DAY, days = DAY, hours = 3600, minutes = 60, seconds = 1, milliseconds = 1e-3,
+    microseconds = 1e-6 }
+  local whole, micro = 0, 0
+  for name, value in pairs(given) do
+    local factor = scale[name]
+    if not factor then bad(1, "py.timedelta has no field '%s'", tostring(name)) end
+    if math_type(value) == nil then bad(1, "py.timedelta: %s is a number, not %s", name, shown(value)) end
+    if factor < 1 then
+      micro = micro + value * (factor == 1e-3 and 1000 or 1)
+    else
+      local seconds_of = value * factor
+      local floor = math.floor(seconds_of)
+      whole = whole + floor
+      micro = micro + (seconds_of - floor) * 1000000
+    end
+  end
+  micro = math.floor(micro + 0.5)
+  whole = whole + micro // 1000000
+  return setmetatable({
+    days = math.floor(whole // DAY), seconds = math.floor(whole % DAY), microseconds = micro % 1000000,
+  }, types.timedelta)
+end
+
+--- range(stop), range(start, stop) or range(start, stop, step)
+function py.range(start, stop, step)
+  if stop == nil then start, stop = 0, start end
+  return setmetatable({ start = start, stop = stop, step = step or 1 }, types.range)
+end
+
+--- slice(stop), slice(start, stop) or slice(start, stop, step); nil is None
+function py.slice(...)
+  local n = select("#", ...)
+  local start, stop, step = ...
+  if n == 1 then start, stop = nil, start end
+  return setmetatable({ start = start, stop = stop, step = step }, types.slice)
+end
+
+--- A dict that keeps its order, from a list of { key, value } pairs.
+function py.OrderedDict(pairs_list)
+  local dict, order = {}, {}
+  for i, pair in ipairs(pairs_list or {}) do
+    if type(pair) ~= "table" or pair[1] == nil then bad(1, "py.OrderedDict: item %d is no { key, value }", i) end
+    if dict[pair[1]] == nil then order[#order + 1] = pair[1] end
+    dict[pair[1]] = pair[2] == nil and null or pair[2]
+  end
+  dict[extra] = order
+  return setmetatable(dict, types.OrderedDict)
+end
+
+--- A collections.defaultdict; factory is the name of a Python class such as "list".
+function py.defaultdict(factory, items)
+  local dict = {}
+  for key, value in pairs(items or {}) do dict[key] = value end
+  if factory ~= nil and factory ~= null then dict[extra] = make_ref(factory, 1) end
+  return setmetatable(dict, types.defaultdict)
+end
+
+function py.deque(items, maxlen)
+  local deque = table.move(items or {}, 1, #(items or {}), 1, { maxlen = maxlen })
+  return setmetatable(deque, types.deque)
+end
+
+--- An array.array; for NumPy arrays see saturn.array.
+function py.array(typecode, items)
+  if type(typecode) ~= "string" or #typecode ~= 1 then bad(1, "py.array takes a type code of one letter") end
+  return setmetatable(table.move(items or {}, 1, #(items or {}), 1, { typecode = typecode }), types.array)
+end
+
+--- Any other Python object: the call of a class or function, made when the pickle is loaded.
+---@param class string|table its name
+---@param args table? sequence
+---@param kwargs table?
+function py.object(class, args, kwargs)
+  local ref = make_ref(class, 1)
+  return setmetatable({
+    module = ref.module, name = ref.name,
+    args = setmetatable(table.move(args or {}, 1, #(args or {}), 1, {}), types.tuple),
+    kwargs = kwargs and py.dict(kwargs) or nil,
+  }, types.object)
+end
+
+-- ---- integers of any size -----------------------------------------------------------------------------------------
+
+-- -1, 0, 1, or nil when the two have no order. Little-endian two's complement without superfluous bytes.
+local function compare_int(a, b)
+  local function negative(le) return #le > 0 and le:byte(-1) >= 128 end
+  local na, nb = negative(a), negative(b)
+  if na ~= nb then return na and -1 or 1 end
+  if #a ~= #b then return ((#a < #b) ~= na) and -1 or 1 end
+  if a == b then return 0 end
+  for i = #a, 1, -1 do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then return x < y and -1 or 1 end
+  end
+  return 0
+end
+
+local function le_of(value)
+  if kind(value) == "int" then return value.le end
+  if math_type(value) == "float" then
+    if value ~= value or value == math.huge or value == -math.huge then return nil end
+    value = ("%.0f"):format(math.floor(value))
+    return (codec.int_from_text(value))
+  end
+  if math_type(value) == "integer" then return (codec.int_from_text(("%d"):format(value))) end
+  return nil
+end
+
+local function order(a, b)
+  local x, y = le_of(a), le_of(b)
+  if x and y then return compare_int(x, y) end
+  local big = x and b or a -- the float that is no number or infinite
+  if type(big) ~= "number" then error("attempt to compare " .. shown(a) .. " with " .. shown(b), 3) end
+  if big ~= big then return nil end
+  return ((big > 0) == (big == b)) and -1 or 1
+end
+
+local Int = types.int
+function Int.__tostring(self) return (codec.int_to_text(rawget(self, "le") or "")) end
+function Int.__eq(a, b) return kind(a) == "int" and kind(b) == "int" and a.le == b.le end
+function Int.__lt(a, b) return order(a, b) == -1 end
+function Int.__le(a, b) local o = order(a, b) return o == -1 or o == 0 end
+function Int.__concat(a, b) return tostring(a) .. tostring(b) end
+Int.__index = {
+  --- The nearest Lua float.
+  tonumber = function(self)
+    local text = tostring(self)
+    return tonumber(text:find("0x", 1, true) and (text:sub(1, 1) == "-" and -math.huge or math.huge) or text .. ".0")
+  end,
+}
+
+-- ---- repr ----------------------------------------------------------------------------------------------------------
+
+local ESCAPES = { ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\\"] = "\\\\" }
+
+local function quote(text, is_bytes)
+  local mark = text:find("'", 1, true) and not text:find('"', 1, true) and '"' or "'"
+  text = text:gsub("[%c\\'\"\127]", function(c)
+    if c == mark then return "\\" .. c end
+    return ESCAPES[c] or (c:find("[\"']") and c) or ("\\x%02x"):format(c:byte())
+  end)
+  if is_bytes then text = text:gsub("[\128-\255]", function(c) return ("\\x%02x"):format(c:byte()) end) end
+  return (is_bytes and "b" or "") .. mark .. text .. mark
+end
+
+local function number(value)
+  if math_type(value) == "integer" then return ("%d"):format(value) end
+  if value ~= value then return "nan" end
+  if value == math.huge then return "inf" elseif value == -math.huge then return "-inf" end
+  for digits = 15, 17 do
+    local text = ("%%.%dg"):format(digits):format(value)
+    if tonumber(text) == value then
+      text = text:gsub(",", ".")
+      return text:find("[%.e]") and text or text .. ".0"
+    end
+  end
+end
+
+local repr_any
+
+-- Appends to the state's parts; stops when the text is long enough.
+local function add(state, text)
+  state.parts[#state.parts + 1] = text
+  state.length = state.length + #text
+end
+
+local function add_items(state, value, open, close, from, count)
+  add(state, open)
+  for i = from, count do
+    if i > from then add(state, ", ") end
+    if i - from >= state.items or state.length > state.width then
+      add(state, "...")
+      break
+    end
+    repr_any(state, rawget(value, i))
+  end
+  add(state, close)
+end
+
+local function add_pairs(state, value, open, close, equals)
+  add(state, open)
+  local n = 0
+  local function pair(key, item)
+    if n > 0 then add(state, ", ") end
+    n = n + 1
+    if n > state.items or state.length > state.width then
+      add(state, "...")
+      return false
+    end
+    if equals == "=" and type(key) == "string" then add(state, key) else repr_any(state, key) end
+    add(state, equals)
+    repr_any(state, item)
+    return true
+  end
+  if rawget(value, extra) and kind(value) == "OrderedDict" then
+    for key, item in pairs(value) do
+      if not pair(key, item) then break end
+    end
+  else
+    -- in a fixed order where there is one, so that two runs print the same
+    local keys, sortable = {}, true
+    for key in next, value do
+      if key ~= extra then
+        keys[#keys + 1] = key
+        sortable = sortable and type(key) == type(keys[1]) and (type(key) == "string" or type(key) == "number")
+      end
+      if #keys > 10000 then sortable = false break end
+    end
+    if sortable then table.sort(keys) end
+    for _, key in ipairs(keys) do
+      if not pair(key, rawget(value, key)) then break end
+    end
+  end
+  add(state, close)
+end
+
+local function timezone_text(offset)
+  local seconds = offset
+  if kind(offset) == "timedelta" then seconds = offset.days * DAY + offset.seconds end
+  local sign = seconds < 0 and "-" or "+"
+  seconds = math.abs(math.tointeger(seconds // 1) or 0)
+  local text = ("%s%02d:%02d"):format(sign, seconds // 3600, seconds // 60 % 60)
+  return seconds % 60 ~= 0 and ("%s:%02d"):format(text, seconds % 60) or text
+end
+
+local function clock(self)
+  local text = ("%02d:%02d:%02d"):format(self.hour or 0, self.min or 0, self.sec or 0)
+  if (self.usec or 0) ~= 0 then text = ("%s.%06d"):format(text, self.usec) end
+  local tz = self.tz
+  if kind(tz) == "timezone" then return text .. timezone_text(tz.offset) end
+  if tz ~= nil then return text .. " " .. tostring(tz) end
+  return text
+end
+
+local function duration(self)
+  local text = ("%d:%02d:%02d"):format(self.seconds // 3600, self.seconds // 60 % 60, self.seconds % 60)
+  if self.microseconds ~= 0 then text = ("%s.%06d"):format(text, self.microseconds) end
+  if self.days ~= 0 then text = ("%d day%s, %s"):format(self.days, math.abs(self.days) == 1 and "" or "s", text) end
+  return text
+end
+
+local function class_text(self)
+  local module, name = rawget(self, "module"), rawget(self, "name")
+  if type(name) ~= "string" then name = "?" end
+  if type(module) ~= "string" or module == "builtins" then return name end
+  return module .. "." .. name
+end
+
+-- One line for each type that is not a container.
+local SCALARS = {
+  int = function(self) return tostring(self) end,
+  float = function(self) return number(self.value) end,
+  str = function(self) return quote(self.value) end,
+  bytes = function(self) return quote(self.value, true) end,
+  bytearray = function(self) return "bytearray(" .. quote(self.value, true) .. ")" end,
+  complex = function(self)
+    local im = number(self.im)
+    return ("(%s%s%sj)"):format(number(self.re), im:find("^%-") and "" or "+", im)
+  end,
+  Decimal = function(self) return ("Decimal('%s')"):format(self.value) end,
+  Fraction = function(self)
+    return ("Fraction(%s, %s)"):format(tostring(self.numerator), tostring(self.denominator))
+  end,
+  UUID = function(self) return ("UUID('%s')"):format(tostring(self.value)) end,
+  range = function(self)
+    if self.step == 1 then return ("range(%s, %s)"):format(tostring(self.start), tostring(self.stop)) end
+    return ("range(%s, %s, %s)"):format(tostring(self.start), tostring(self.stop), tostring(self.step))
+  end,
+  slice = function(self)
+    local function part(value) return value == nil and "None" or py.repr(value) end
+    return ("slice(%s, %s, %s)"):format(part(self.start), part(self.stop), part(self.step))
+  end,
+  datetime = function(self) return ("datetime(%s)"):format(tostring(self)) end,
+  date = function(self) return ("date(%s)"):format(tostring(self)) end,
+  time = function(self) return ("time(%s)"):format(tostring(self)) end,
+  timedelta = function(self) return ("timedelta(%s)"):format(tostring(self)) end,
+  timezone = function(self) return tostring(self) end,
+  ZoneInfo = function(self) return ("ZoneInfo('%s')"):format(tostring(self.key)) end,
+  path = function(self) return ("%s(%s)"):format(self.kind or "PosixPath", quote(tostring(self.value))) end,
+  dtype = function(self) return ("dtype('%s')"):format(tostring(self.value)) end,
+  datetime64 = function(self)
+    local class = self.delta and "timedelta64" or "datetime64"
+    return ("%s(%s, '%s')"):format(class, tostring(self.value), tostring(self.unit))
+  end,
+  ref = function(self) return class_text(self) end,
+  fn = function(self) return ("<Python function %s>"):format(self.label or self.name) end,
+  traceback = function(self) return ("<traceback of %d frames>"):format(#self) end,
+}
+
+local function add_object(state, value)
+  add(state, class_text(value))
+  add(state, "(")
+  local args, first = rawget(value, "args"), true
+  if type(args) == "table" then
+    for i = 1, #args do
+      if not first then add(state, ", ") end
+      first = false
+      if i > state.items or state.length > state.width then add(state, "...") break end
+      repr_any(state, args[i])
+    end
+  end
+  for _, field in ipairs { "kwargs", "state", "listitems", "dictitems" } do
+    local part = rawget(value, field)
+    if part ~= nil and (type(part) ~= "table" or next(part) ~= nil) then
+      if not first then add(state, ", ") end
+      first = false
+      if field ~= "kwargs" then add(state, field .. "=") end
+      repr_any(state, part)
+    end
+  end
+  add(state, ")")
+end
+
+local function add_table(state, value, what)
+  if what == nil or what == "list" then
+    if #value > 0 or next(value) == nil then return add_items(state, value, "[", "]", 1, #value) end
+    return add_pairs(state, value, "{", "}", ": ")
+  end
+  if what == "tuple" then
+    add_items(state, value, "(", #value == 1 and ",)" or ")", 1, #value)
+  elseif what == "set" then
+    if #value == 0 then return add(state, "set()") end
+    add_items(state, value, "{", "}", 1, #value)
+  elseif what == "frozenset" then
+    add_items(state, value, "frozenset({", "})", 1, #value)
+  elseif what == "dict" then
+    add_pairs(state, value, "{", "}", ": ")
+  elseif what == "OrderedDict" or what == "Counter" then
+    add_pairs(state, value, what .. "({", "})", ": ")
+  elseif what == "defaultdict" then
+    local factory = rawget(value, extra)
+    add_pairs(state, value, "defaultdict(" .. (factory and class_text(factory) or "None") .. ", {", "})", ": ")
+  elseif what == "kw" then
+    add_pairs(state, value, "kw(", ")", "=")
+  elseif what == "deque" then
+    local close = value.maxlen and ("], maxlen=%s)"):format(tostring(value.maxlen)) or "])"
+    add_items(state, value, "deque([", close, 1, #value)
+  elseif what == "array" then
+    add_items(state, value, ("array('%s', ["):format(tostring(rawget(value, "typecode"))), "])", 1, #value)
+  elseif what == "DataFrame" or what == "Series" or what == "Index" then
+    add(state, "<pandas " .. what .. ">")
+  else
+    add_object(state, value)
+  end
+end
+
+function repr_any(state, value)
+  local what = type(value)
+  if what == "nil" or value == null then
+    add(state, "None")
+  elseif what == "boolean" then
+    add(state, value and "True" or "False")
+  elseif what == "number" then
+    add(state, number(value))
+  elseif what == "string" then
+    local long = #value > state.width
+    add(state, quote(long and value:sub(1, state.width) or value, not codec.is_utf8(value)) .. (long and "..." or ""))
+  elseif what == "table" then
+    local name = kind(value)
+    local scalar = name and SCALARS[name]
+    if scalar then
+      local ok, text = pcall(scalar, value) -- a field may be missing or of another type
+      return add(state, ok and text or ("<broken %s>"):format(name))
+    end
+    local meta = getmetatable(value)
+    if name == nil and type(meta) == "table" and meta.__tostring then return add(state, tostring(value)) end
+    if state.path[value] or state.level >= state.depth then return add(state, "...") end
+    state.path[value] = true
+    state.level = state.level + 1
+    add_table(state, value, name)
+    state.level = state.level - 1
+    state.path[value] = nil
+  else
+    add(state, tostring(value))
+  end
+end
+
+--- A readable text of any value, much as Python's repr. Cycles, depth, long containers and texts are cut with "...".
+---@param value any
+---@param opts { depth: integer?, items: integer?, width: integer? }?
+---@return string
+function py.repr(value, opts)
+  opts = opts or {}
+  local state = { parts = {}, length = 0, path = {}, level = 0,
+    depth = opts.depth or 8, items = opts.items or 100, width = opts.width or 2000 }
+  repr_any(state, value)
+  return table.concat(state.parts)
+end
+
+local function tostring_of(self) return py.repr(self) end
+for name, meta in pairs(types) do
+  if name ~= "int" then meta.__tostring = tostring_of end
+end
+
+function types.str.__tostring(self) return self.value end
+function types.bytes.__tostring(self) return self.value end
+function types.bytearray.__tostring(self) return self.value end
+function types.float.__tostring(self) return number(self.value) end
+function types.Decimal.__tostring(self) return self.value end
+function types.UUID.__tostring(self) return tostring(rawget(self, "value")) end
+function types.path.__tostring(self) return self.value end
+function types.complex.__tostring(self) return SCALARS.complex(self) end
+function types.Fraction.__tostring(self)
+  return ("%s/%s"):format(tostring(self.numerator), tostring(self.denominator))
+end
+function types.date.__tostring(self) return ("%04d-%02d-%02d"):format(self.year, self.month, self.day) end
+function types.time.__tostring(self) return clock(self) end
+function types.datetime.__tostring(self)
+  return ("%04d-%02d-%02d %s"):format(self.year, self.month, self.day, clock(self))
+end
+function types.timedelta.__tostring(self) return duration(self) end
+function types.timezone.__tostring(self)
+  if self.name then return tostring(self.name) end
+  local text = timezone_text(self.offset)
+  return text == "+00:00" and "UTC" or "UTC" .. text
+end
+function types.ZoneInfo.__tostring(self) return tostring(self.key) end
+
+-- ---- exceptions -----------------------------------------------------------------------------------------------------
+
+--- The frames as Python prints them, without a heading.
+function types.traceback.__tostring(self)
+  local lines = {}
+  for i, frame in ipairs(self) do
+    lines[i] = ('  File "%s", line %d, in %s'):format(frame.file or "?", frame.line or 0, frame.name or "?")
+  end
+  return table.concat(lines, "\n")
+end
+
+-- What Python's str(exception) gives.
+local function exception_message(self)
+  local args = rawget(self, "args")
+  if type(args) ~= "table" or #args == 0 then return "" end
+  local name = rawget(self, "name")
+  if #args == 1 then
+    if type(args[1]) == "string" and name ~= "KeyError" then return args[1] end
+    return py.repr(args[1])
+  end
+  if (rawget(self, "module") == "builtins") and math_type(args[1]) == "integer" and type(args[2]) == "string" and
+    (name == "OSError" or name:find("Error$") and name:find("^File") or name == "PermissionError" or
+      name == "ConnectionRefusedError" or name == "TimeoutError" or name == "IsADirectoryError" or
+      name == "NotADirectoryError") then
+    local text = ("[Errno %d] %s"):format(args[1], args[2])
+    return args[3] ~= nil and args[3] ~= null and ("%s: %s"):format(text, py.repr(args[3])) or text
+  end
+  return py.repr(args)
+end
+
+function types.exception.__tostring(self)
+  local message = exception_message(self)
+  return message == "" and class_text(self) or class_text(self) .. ": " .. message
+end
+
+--- What a pickled exception says, whatever its class: { type, module, name, message, args, traceback, cause }; nil
+--- when the value is no exception. `type` is the class as Python names it in a traceback.
+---@param value any
+---@return table?
+function py.exception_info(value, depth)
+  local what = kind(value)
+  if (what ~= "exception" and what ~= "object") or (depth or 0) > 50 then return nil end
+  local traceback = rawget(value, "traceback")
+  return {
+    type = class_text(value),
+    module = rawget(value, "module"),
+    name = rawget(value, "name"),
+    message = exception_message(value),
+    args = rawget(value, "args"),
+    traceback = traceback ~= nil and tostring(traceback) or nil,
+    cause = py.exception_info(rawget(value, "cause"), (depth or 0) + 1),
+    value = value,
+  }
+end
+
+-- ---- equality, order, iteration -------------------------------------------------------------------------------
+
+local function equal(a, b, depth)
+  if rawequal(a, b) then return true end
+  if type(a) ~= "table" or type(b) ~= "table" then
+    if type(a) == "number" and type(b) == "number" then return a == b end
+    local ka, kb = kind(a), kind(b)
+    if ka == "float" or kb == "float" then
+      a, b = ka and a.value or a, kb and b.value or b
+      return a == b or (a ~= a and b ~= b)
+    end
+    if (ka == "str" or ka == "bytes") and type(b) == "string" then return ka == "str" and a.value == b end
+    if (kb == "str" or kb == "bytes") and type(a) == "string" then return kb == "str" and a == b.value end
+    return type(a) == type(b) and a == b
+  end
+  if getmetatable(a) ~= getmetatable(b) or depth > 200 then return false end
+  if kind(a) == "float" then return a.value == b.value or (a.value ~= a.value and b.value ~= b.value) end
+  local n = 0
+  for key, value in next, a do
+    local other = rawget(b, key)
+    if other == nil and type(key) == "table" then
+      for candidate, item in next, b do
+        if type(candidate) == "table" and equal(key, candidate, depth + 1) then
+          other = item
+          break
+        end
+      end
+    end
+    if other == nil or not equal(value, other, depth + 1) then return false end
+    n = n + 1
+  end
+  for _ in next, b do n = n - 1 end
+  return n == 0
+end
+
+--- Equal by value, types included: py.equal(py.tuple{1}, py.tuple{1}).
+function py.equal(a, b)
+  return equal(a, b, 0)
+end
+
+for _, name in ipairs { "complex", "Decimal", "Fraction", "UUID", "range", "slice", "datetime", "date", "time",
+  "timedelta", "timezone", "ZoneInfo", "path", "dtype", "datetime64", "ref", "str", "bytes", "bytearray", "float" } do
+  types[name].__eq = function(a, b) return equal(a, b, 0) end
+end
+
+--- The item of a dict whose key equals this one by value; for keys that are tables, such as tuples.
+---@param dict table
+---@param key any
+function py.get(dict, key)
+  if type(dict) ~= "table" then bad(1, "py.get takes a dict, not %s", shown(dict)) end
+  if key == nil then key = null end
+  if key == key then
+    local found = rawget(dict, key)
+    if found ~= nil then return found end
+  end
+  if type(key) ~= "table" and key == key then return nil end
+  for candidate, value in next, dict do
+    if type(candidate) == "table" and (equal(candidate, key, 0) or
+      (key ~= key and kind(candidate) == "float" and candidate.value ~= candidate.value)) then
+      return value
+    end
+  end
+  return nil
+end
+
+-- pairs() over what Python's items() gives, in the order of an OrderedDict.
+local function ordered_pairs(self)
+  local list, done, i, key = rawget(self, extra) or {}, {}, 0, nil
+  return function()
+    while i < #list do
+      i = i + 1
+      local candidate = list[i]
+      local value = rawget(self, candidate)
+      if value ~= nil and not done[candidate] then
+        done[candidate] = true
+        return candidate, value
+      end
+    end
+    local value
+    repeat
+      key, value = next(self, key)
+    until key == nil or (key ~= extra and not done[key])
+    return key, value
+  end
+end
+types.OrderedDict.__pairs = ordered_pairs
+types.defaultdict.__pairs = function(self)
+  return function(dict, key)
+    local value
+    key, value = next(dict, key)
+    if key == extra then key, value = next(dict, key) end
+    return key, value
+  end, self
+end
+
+-- Days since 1970-01-01 in the proleptic Gregorian calendar.
+local function days_of(year, month, day)
+  if month <= 2 then year = year - 1 end
+  local era = year // 400
+  local of_era = year - era * 400
+  local of_year = (153 * (month + (month > 2 and -3 or 9)) + 2) // 5 + day - 1
+  return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
+end
+
+local function offset_of(value)
+  local tz = value.tz
+  if tz == nil then return nil end
+  if kind(tz) ~= "timezone" then return false end
+  if kind(tz.offset) == "timedelta" then
+    return tz.offset.days * DAY + tz.offset.seconds + tz.offset.microseconds / 1e6
+  end
+  return tz.offset
+end
+
+-- Microseconds since 1970, in UTC when the value knows its offset.
+local function instant(value)
+  local seconds = days_of(value.year, value.month, value.day) * DAY + (value.hour or 0) * 3600 + (value.min or 0) * 60 +
+    (value.sec or 0)
+  return (seconds - (offset_of(value) or 0)) * 1000000 + (value.usec or 0)
+end
+
+local function micros(delta)
+  return (delta.days * DAY + delta.seconds) * 1000000 + delta.microseconds
+end
+
+types.date.__lt = function(a, b) return instant(a) < instant(b) end
+types.date.__le = function(a, b) return instant(a) <= instant(b) end
+types.timedelta.__lt = function(a, b) return micros(a) < micros(b) end
+types.timedelta.__le = function(a, b) return micros(a) <= micros(b) end
+
+local function comparable(a, b)
+  local x, y = offset_of(a), offset_of(b)
+  if x == false or y == false then
+    error("a time in a named zone has no known offset here; compare on the worker", 3)
+  end
+  if (x == nil) ~= (y == nil) then error("a time with a time zone and one without cannot be compared", 3) end
+end
+types.datetime.__lt = function(a, b) comparable(a, b) return instant(a) < instant(b) end
+types.datetime.__le = function(a, b) comparable(a, b) return instant(a) <= instant(b) end
+
+types.timedelta.__index = {
+  total_seconds = function(self) return micros(self) / 1e6 end,
+}
+types.datetime.__index = {
+  --- Seconds since 1970: UTC when the value knows its offset, else local time as os.time takes it.
+  timestamp = function(self)
+    local offset = offset_of(self)
+    if offset then return instant(self) / 1e6 end
+    if offset == false then error("a time in a named zone has no known offset here; convert it on the worker", 2) end
+    return os.time { year = self.year, month = self.month, day = self.day, hour = self.hour or 0, min = self.min or 0,
+      sec = self.sec or 0 } + (self.usec or 0) / 1e6
+  end,
+  isoformat = function(self) return (tostring(self):gsub(" ", "T", 1)) end,
+}
+types.range.__len = function(self)
+  local n = (self.stop - self.start + self.step - (self.step > 0 and 1 or -1)) // self.step
+  return n > 0 and n or 0
+end
+-- for i, value in pairs(range)
+types.range.__pairs = function(self)
+  local n = #self
+  return function(_, i)
+    if i < n then return i + 1, self.start + i * self.step end
+  end, self, 0
+end
+types.ref.__concat = function(a, b) return tostring(a) .. tostring(b) end
+
+-- pandas is loaded when a data frame is first looked into.
+for _, name in ipairs { "DataFrame", "Series", "Index" } do
+  types[name].__index = function(self, key) return require("saturn.pandas").index(self, key) end
+  types[name].__tostring = function(self) return require("saturn.pandas").tostring(self) end
+  types[name].__len = function(self) return require("saturn.pandas").len(self) end
+end
+
+-- ---- types ----------------------------------------------------------------------------------------------------
+
+local PYTHON = {
+  float = "float", str = "str", bytes = "bytes", bytearray = "bytearray", int = "int", complex = "complex",
+  list = "list", dict = "dict", tuple = "tuple", set = "set", frozenset = "frozenset", range = "range", slice = "slice", kw = "dict",
+  OrderedDict = "collections.OrderedDict", defaultdict = "collections.defaultdict", Counter = "collections.Counter",
+  deque = "collections.deque", array = "array.array", Decimal = "decimal.Decimal", Fraction = "fractions.Fraction",
+  UUID = "uuid.UUID", datetime = "datetime.datetime", date = "datetime.date", time = "datetime.time",
+  timedelta = "datetime.timedelta", timezone = "datetime.timezone", ZoneInfo = "zoneinfo.ZoneInfo",
+  dtype = "numpy.dtype", fn = "function", ref = "type", traceback = "traceback", DataFrame = "pandas.DataFrame",
+  Series = "pandas.Series", Index = "pandas.Index",
+}
+
+--- The name of the Python type that a value goes back as.
+---@param value any
+---@return string
+function py.type(value)
+  local what = type(value)
+  if value == nil or value == null then return "NoneType" end
+  if what == "boolean" then return "bool" end
+  if what == "number" then return math_type(value) == "integer" and "int" or "float" end
+  if what == "string" then return codec.is_utf8(value) and "str" or "bytes" end
+  local name = kind(value)
+  if name == "path" then return "pathlib." .. (value.kind or "PosixPath") end
+  if name == "datetime64" then return value.delta and "numpy.timedelta64" or "numpy.datetime64" end
+  if name == "object" or name == "exception" then return class_text(value) end
+  if name then return PYTHON[name] end
+  if what == "table" then return (#value > 0 or next(value) == nil) and "list" or "dict" end
+  local meta = getmetatable(value)
+  if type(meta) == "table" and meta.__name == "saturn.array" then return "numpy.ndarray" end
+  return what
+end
+end
+
+return M
