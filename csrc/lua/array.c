@@ -1593,10 +1593,13 @@ static int array_show(lua_State *L)
 
 /* ---- the end ---- */
 
-/* a:close(), __close and __gc: lets go of the memory; views of it stay as they are */
+/* a:close(), __close and __gc: lets go of the memory; views of it stay as they are. Upvalue 1 is the metatable: a
+ * look-up by name may need memory, and what a finalizer cannot do for want of it is never done. */
 static int array_close(lua_State *L)
 {
-    satL_array *a = luaL_checkudata(L, 1, SATL_ARRAY);
+    bool ours = lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(1));
+    satL_array *a = ours ? lua_touserdata(L, 1) : NULL;
+    if (a == NULL) a = luaL_checkudata(L, 1, SATL_ARRAY);
     sat_block *block = a->block;
     sat_dtype *type = a->nd.type;
     a->block = NULL;
@@ -1617,11 +1620,11 @@ int satL_open_array(lua_State *L)
         {"transpose", array_transpose}, {"reshape", array_reshape}, {"field", array_field}, {"copy", array_copy},
         {"astype", array_astype},     {"totable", array_totable}, {"tostring", array_tostring},
         {"equal", array_equal},       {"pointer", array_pointer}, {"sum", array_sum},     {"mean", array_mean},
-        {"min", array_min},           {"max", array_max},         {"close", array_close}, {NULL, NULL},
+        {"min", array_min},           {"max", array_max},         {NULL, NULL},
     };
     static const luaL_Reg meta[] = {
-        {"__newindex", array_newindex}, {"__len", array_len},   {"__pairs", array_pairs}, {"__tostring", array_show},
-        {"__gc", array_close},          {"__close", array_close}, {NULL, NULL},
+        {"__newindex", array_newindex}, {"__len", array_len}, {"__pairs", array_pairs}, {"__tostring", array_show},
+        {NULL, NULL},
     };
     static const luaL_Reg functions[] = {
         {"new", array_new},           {"call", array_call},         {"zeros", array_zeros}, {"from_string", array_from_string},
@@ -1629,7 +1632,15 @@ int satL_open_array(lua_State *L)
         {NULL, NULL},
     };
     satL_class(L, SATL_ARRAY, methods, meta);
-    lua_getfield(L, -1, "__index");
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, array_close, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "__gc");
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "__close");
+    lua_getfield(L, -2, "__index");
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "close");
     lua_newtable(L);
     for (int i = 0; PROPERTIES[i] != NULL; i++) {
         lua_pushinteger(L, i);
