@@ -2,6 +2,7 @@
 
 local core = require "saturn.core"
 local errors = require "saturn.error"
+local files = require "saturn.cloud.files"
 local http = require "saturn.cloud.http"
 local loop = require "saturn.loop"
 local start = require "saturn.cloud.start"
@@ -433,6 +434,43 @@ function Cluster:client(options)
   -- the proxy in front of the scheduler learns of a new cluster some seconds after it is ready
   loop.sleep(self.connection.service and 0.2 or RECONNECT_WAIT)
   return connect_client(self, options)
+end
+
+-- ---- files on its workers ------------------------------------------------------------------------------------------
+
+--- Puts a file or a directory on all workers, present and future, under the same absolute path or under `to`.
+---@param path string
+---@param options table? to, sys_path (workers import from there), client, timeout
+---@return saturn.SyncedFiles
+function Cluster:sync_files(path, options)
+  connection_of(self)
+  return files.sync(self, path, options)
+end
+
+--- The paths that are kept for the workers.
+---@param options table? client, timeout
+---@return string[]
+function Cluster:list_files(options)
+  connection_of(self)
+  return files.list(self, options)
+end
+
+--- Keeps a path as `list_files` shows it (nil: all of them) no longer for new workers.
+---@param path string?
+---@param options table? client, timeout
+---@return string[] cleared
+function Cluster:clear_files(path, options)
+  connection_of(self)
+  return files.clear(self, path, options)
+end
+
+--- What dask-saturn does to each worker: Futures pass between a task's own client and the worker's, and the current
+--- directory can be imported from. `sync_files` does it too.
+---@param options table? client, timeout
+---@return integer workers
+function Cluster:setup_workers(options)
+  connection_of(self)
+  return files.setup(self, options)
 end
 
 -- ---- making one --------------------------------------------------------------------------------------------------
