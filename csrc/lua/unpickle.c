@@ -89,7 +89,7 @@ typedef struct vm {
 /* Lua stack of the machine. */
 enum { LS_VM = 1, LS_OBJECTS, LS_TUPLE, LS_DICT, LS_SET, LS_TOP = LS_SET };
 
-enum { SHORT_STRING = 40, FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000 };
+enum { SHORT_STRING = 40, FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000, PAUSE_COLLECTOR_BYTES = 1 << 18 };
 
 typedef enum outcome { NOT_MINE, DONE, FAILED } outcome;
 
@@ -2383,8 +2383,9 @@ sat_status satL_unpickle(lua_State *L, sat_slice pickle, const sat_slice *buffer
     v.budget = v.budget * 8 + (UINT64_C(1) << 20);
     sat_pickle_scan_init(&v.scan, pickle.data, pickle.len, limits);
     /* Everything made here stays, so the collector would only walk it again and again. Protected, so that it is
-     * switched on again and the C memory is freed whatever happens. */
-    bool collecting = lua_gc(L, LUA_GCISRUNNING) != 0;
+     * switched on again and the C memory is freed whatever happens. Not for small ones: switching it on again makes
+     * it start anew, which would cost more than it saves. */
+    bool collecting = pickle.len >= PAUSE_COLLECTOR_BYTES && lua_gc(L, LUA_GCISRUNNING) != 0;
     if (!lua_checkstack(L, 4)) return sat_fail_nomem(err);
     if (collecting) lua_gc(L, LUA_GCSTOP);
     lua_pushcfunction(L, run);
