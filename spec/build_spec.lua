@@ -24,7 +24,8 @@ local function make(dir, command)
   -- A run with sanitizers has its interpreter first in PATH: it is no part of this.
   return support.shell(([[
     [ -z "$SANITIZE" ] || PATH=${PATH#*:}
-    unset BUILD SANITIZE MAKEFLAGS MAKELEVEL MFLAGS SPEC DASK
+    unset BUILD SANITIZE MAKELEVEL MFLAGS SPEC DASK
+    export MAKEFLAGS=-j$(getconf _NPROCESSORS_ONLN)
     cd %s && %s 2>&1]]):format(quote(dir), command))
 end
 
