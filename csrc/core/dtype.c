@@ -124,7 +124,8 @@ static const named_type NAMES[] = {
     {"int64", 'i', 8},      {"int", 'i', 8},        {"uint8", 'u', 1},    {"uint16", 'u', 2},    {"uint32", 'u', 4},
     {"uint64", 'u', 8},     {"uint", 'u', 8},       {"float16", 'f', 2},  {"float32", 'f', 4},   {"float64", 'f', 8},
     {"float", 'f', 8},      {"double", 'f', 8},     {"single", 'f', 4},   {"half", 'f', 2},      {"float128", 'f', 16},
-    {"longdouble", 'f', 16}, {"complex64", 'c', 8}, {"complex128", 'c', 16}, {"complex", 'c', 16}, {"complex256", 'c', 32},
+    {"longdouble", 'f', 16}, {"complex64", 'c', 8}, {"complex128", 'c', 16}, {"complex", 'c', 16},
+    {"complex256", 'c', 32},
     {"object", 'O', 8},     {"object_", 'O', 8},    {"datetime64", 'M', 8}, {"timedelta64", 'm', 8},
 };
 
@@ -223,7 +224,8 @@ static sat_status parse_simple(const char *text, size_t len, sat_dtype **out, sa
         }
     }
     if (kind == 0 || !size_is_known(kind, size) || (has_unit && kind != 'M' && kind != 'm'))
-        return sat_fail(err, SAT_VALUE, "'%s' is not an array type; give one like 'f8', '<i4', 'float64', 'U10', 'M8[ns]'",
+        return sat_fail(err, SAT_VALUE,
+                        "'%s' is not an array type; give one like 'f8', '<i4', 'float64', 'U10', 'M8[ns]'",
                         shown(text, len, show));
     if (size > MAX_ITEMSIZE)
         return sat_fail(err, SAT_LIMIT, "array type '%s': an item of more than 2 GiB", shown(text, len, show));
@@ -290,7 +292,8 @@ sat_status sat_dtype_record_add(sat_dtype *record, const char *name, size_t name
 {
     char show[64];
     if (ndim < 0 || ndim > SAT_ND_MAX_DIMS)
-        return sat_fail(err, SAT_LIMIT, "array type: field '%s' has more than %d dimensions", shown(name, name_len, show),
+        return sat_fail(err, SAT_LIMIT, "array type: field '%s' has more than %d dimensions",
+                        shown(name, name_len, show),
                         (int)SAT_ND_MAX_DIMS);
     if (type->kind == 'O')
         return sat_fail(err, SAT_VALUE, "array type: field '%s' holds Python objects", shown(name, name_len, show));
@@ -305,7 +308,8 @@ sat_status sat_dtype_record_add(sat_dtype *record, const char *name, size_t name
     size_t bytes = 0;
     if (offset > record->itemsize || !sat_mul(count, type->itemsize, &bytes) || bytes > record->itemsize - offset ||
         (type->itemsize == 0 && count > 1))
-        return sat_fail(err, SAT_VALUE, "array type: field '%s' reaches outside its record", shown(name, name_len, show));
+        return sat_fail(err, SAT_VALUE, "array type: field '%s' reaches outside its record",
+                        shown(name, name_len, show));
 
     if (record->nfields == record->fields_cap) {
         size_t cap = record->fields_cap ? record->fields_cap * 2 : 4;
@@ -391,7 +395,8 @@ static void write_padding(sat_buf *out, size_t bytes)
     sat_buf_str(out, "')");
 }
 
-/* The list form says where fields are by their order, with nameless fields between; it needs them to follow each other. */
+/* The list form says where fields are by their order, with nameless fields between; it needs them to follow each
+ * other. */
 static bool fields_are_in_order(const sat_dtype *record)
 {
     size_t end = 0;
@@ -512,7 +517,15 @@ size_t sat_utf8_decode(const uint8_t *text, size_t len, uint32_t *code)
     static const uint32_t SMALLEST[] = {0, 0, 0x80, 0x800, 0x10000};
     if (len == 0) return 0;
     uint8_t first = text[0];
-    size_t n = first < 0x80 ? 1 : (first & 0xE0) == 0xC0 ? 2 : (first & 0xF0) == 0xE0 ? 3 : (first & 0xF8) == 0xF0 ? 4 : 0;
+    size_t n = 0;
+    if (first < 0x80)
+        n = 1;
+    else if ((first & 0xE0) == 0xC0)
+        n = 2;
+    else if ((first & 0xF0) == 0xE0)
+        n = 3;
+    else if ((first & 0xF8) == 0xF0)
+        n = 4;
     if (n == 0 || n > len) return 0;
     uint32_t value = n == 1 ? first : (uint32_t)(first & (0x7F >> n));
     for (size_t i = 1; i < n; i++) {
@@ -705,11 +718,11 @@ static sat_status read_field_name(sat_literal *lit, sat_buf *name)
     return sat_literal_take(lit, ')') ? SAT_OK : bad(lit, "a field's name without an end");
 }
 
-static sat_status add_read_field(sat_literal *lit, sat_dtype *record, const sat_buf *name, size_t offset, sat_dtype *type,
-                                 int ndim, const int64_t *shape)
+static sat_status add_read_field(sat_literal *lit, sat_dtype *record, const sat_buf *name, size_t offset,
+                                 sat_dtype *type, int ndim, const int64_t *shape)
 {
-    return sat_dtype_record_add(record, name->data != NULL ? (const char *)name->data : "", name->len, offset, type, ndim,
-                                shape, lit->err);
+    return sat_dtype_record_add(record, name->data != NULL ? (const char *)name->data : "", name->len, offset, type,
+                                ndim, shape, lit->err);
 }
 
 /* [('x', '<i4'), ('', '|V4'), ('y', '<f8', (2, 3))], the cursor behind the bracket */
@@ -806,7 +819,10 @@ static sat_status read_dict(sat_literal *lit, sat_dtype *record, sat_buf *name)
         status = sat_literal_dtype(&formats, &type);
         if (status != SAT_OK) return status;
         if (sub) {
-            status = sat_literal_take(&formats, ',') ? sat_literal_shape(&formats, &ndim, shape) : bad(lit, "a shape is missing");
+            if (sat_literal_take(&formats, ','))
+                status = sat_literal_shape(&formats, &ndim, shape);
+            else
+                status = bad(lit, "a shape is missing");
             if (status == SAT_OK && !sat_literal_take(&formats, ')')) status = bad(lit, "a field without an end");
         }
         if (status == SAT_OK) status = sat_literal_int(&offsets, &offset);

@@ -9,7 +9,8 @@ enum { CHUNK = 1024 }; /* numbers that a reduction holds at a time */
 
 /* ---- layout ---- */
 
-sat_status sat_nd_measure(const sat_dtype *type, int ndim, const int64_t *shape, int64_t *size, size_t *bytes, sat_error *err)
+sat_status sat_nd_measure(const sat_dtype *type, int ndim, const int64_t *shape, int64_t *size, size_t *bytes,
+                          sat_error *err)
 {
     /* as NumPy, a dimension of 0 does not excuse the others from being a possible array */
     uint64_t product = type->itemsize > 0 ? type->itemsize : 1;
@@ -61,7 +62,8 @@ sat_status sat_nd_layout(sat_ndarray *nd, int ndim, const int64_t *shape, const 
             uint64_t steps = (uint64_t)shape[i] - 1;
             uint64_t *reach = stride < 0 ? &below : &above;
             if (distance > nd->base_len / steps || distance * steps > nd->base_len - *reach)
-                return sat_fail(err, SAT_PROTOCOL, "array: the strides reach outside the %zu bytes that are there", nd->base_len);
+                return sat_fail(err, SAT_PROTOCOL, "array: the strides reach outside the %zu bytes that are there",
+                                nd->base_len);
             *reach += distance * steps;
         }
         nd->shape[i] = shape[i];
@@ -70,7 +72,8 @@ sat_status sat_nd_layout(sat_ndarray *nd, int ndim, const int64_t *shape, const 
     if (size > 0) {
         size_t rest = nd->base_len - nd->offset;
         if (below > nd->offset || nd->type->itemsize > rest || above > rest - nd->type->itemsize)
-            return sat_fail(err, SAT_PROTOCOL, "array: shape and type need more than the %zu bytes that are there", rest);
+            return sat_fail(err, SAT_PROTOCOL, "array: shape and type need more than the %zu bytes that are there",
+                            rest);
     }
     nd->ndim = ndim;
     nd->size = size;
@@ -89,7 +92,8 @@ sat_status sat_nd_broadcast(int ndim, const int64_t *shape, const int64_t *strid
         else if (from < 0 || shape[from] == 1)
             out[i] = 0;
         else
-            return sat_fail(err, SAT_PROTOCOL, "array: cannot broadcast a dimension of %" PRId64 " to %" PRId64, shape[from], to[i]);
+            return sat_fail(err, SAT_PROTOCOL, "array: cannot broadcast a dimension of %" PRId64 " to %" PRId64,
+                            shape[from], to[i]);
     }
     return SAT_OK;
 }
@@ -399,7 +403,9 @@ static int64_t load_int(const sat_dtype *type, const uint8_t *p)
     bool is_signed = type->kind != 'u' && type->kind != 'b';
     switch (type->itemsize) {
     case 1: return is_signed ? (int64_t)as_signed((uint64_t)(*p ^ 0x80u) - 0x80u) : (int64_t)*p;
-    case 2: return is_signed ? as_signed((uint64_t)(load16(p, type->swapped) ^ 0x8000u) - 0x8000u) : load16(p, type->swapped);
+    case 2:
+        return is_signed ? as_signed((uint64_t)(load16(p, type->swapped) ^ 0x8000u) - 0x8000u)
+                         : (int64_t)load16(p, type->swapped);
     case 4:
         return is_signed ? as_signed((uint64_t)(load32(p, type->swapped) ^ UINT32_C(0x80000000)) - UINT32_C(0x80000000))
                          : (int64_t)load32(p, type->swapped);
@@ -718,13 +724,14 @@ static sat_status ratio_of_units(const sat_dtype *from, const sat_dtype *to, uni
     return SAT_OK;
 }
 
-static sat_status cast_time(const sat_dtype *from, const uint8_t *p, const sat_dtype *to, uint8_t *out, unit_ratio ratio,
-                            sat_error *err)
+static sat_status cast_time(const sat_dtype *from, const uint8_t *p, const sat_dtype *to, uint8_t *out,
+                            unit_ratio ratio, sat_error *err)
 {
     int64_t value = load_int(from, p);
     if (value != SAT_NAT) {
         if (ratio.num > 1 && (value > INT64_MAX / ratio.num || value < -(INT64_MAX / ratio.num)))
-            return sat_fail(err, SAT_VALUE, "%" PRId64 " in '%s' does not fit into 64 bits of '%s'", value, from->unit, to->unit);
+            return sat_fail(err, SAT_VALUE, "%" PRId64 " in '%s' does not fit into 64 bits of '%s'", value,
+                            from->unit, to->unit);
         value *= ratio.num;
         int64_t quotient = value / ratio.den;
         if (value % ratio.den < 0) quotient--;

@@ -1,7 +1,7 @@
 /* N-dimensional arrays over bytes: layout checks, views, elements, copies, reductions.
  *
- * A sat_ndarray owns nothing: whoever holds it keeps `base` alive and an owner of `type`. Once sat_nd_layout has passed,
- * every element lies within base_len, and views made from it here do too. Data need not be aligned. */
+ * A sat_ndarray owns nothing: whoever holds it keeps `base` alive and an owner of `type`. Once sat_nd_layout has
+ * passed, every element lies within base_len, and views made from it here do too. Data need not be aligned. */
 #ifndef SATURN_NDARRAY_H
 #define SATURN_NDARRAY_H
 
@@ -23,7 +23,8 @@ typedef struct sat_ndarray {
 sat_status sat_nd_layout(sat_ndarray *nd, int ndim, const int64_t *shape, const int64_t *strides, sat_error *err);
 
 /* Elements and bytes of a dense array of this shape. */
-sat_status sat_nd_measure(const sat_dtype *type, int ndim, const int64_t *shape, int64_t *size, size_t *bytes, sat_error *err);
+sat_status sat_nd_measure(const sat_dtype *type, int ndim, const int64_t *shape, int64_t *size, size_t *bytes,
+                          sat_error *err);
 
 /* Strides of a dense array, in C or (fortran) in F order. */
 void sat_nd_dense_strides(int ndim, const int64_t *shape, size_t itemsize, bool fortran, int64_t *strides);

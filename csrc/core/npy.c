@@ -29,7 +29,8 @@ static sat_status parse_fields(sat_literal *lit, sat_npy *out, sat_buf *key)
         if (status != SAT_OK) return status;
         sat_buf_u8(key, '\0');
         if (key->failed) return sat_fail_nomem(lit->err);
-        if (!sat_literal_take(lit, ':')) return sat_fail(lit->err, SAT_VALUE, ".npy file: a ':' is missing in the header");
+        if (!sat_literal_take(lit, ':'))
+            return sat_fail(lit->err, SAT_VALUE, ".npy file: a ':' is missing in the header");
         const char *name = (const char *)key->data;
         if (strcmp(name, "descr") == 0 && out->type == NULL) {
             status = sat_literal_dtype(lit, &out->type);
@@ -60,7 +61,8 @@ sat_status sat_npy_parse(const uint8_t *bytes, size_t len, sat_npy *out, sat_err
     if (!sat_npy_is(bytes, len) || len < 10) return sat_fail(err, SAT_VALUE, "not an .npy file");
     unsigned version = bytes[6];
     if (version < 1 || version > 3)
-        return sat_fail(err, SAT_VALUE, ".npy file: version %u.%u of the format is not known", version, (unsigned)bytes[7]);
+        return sat_fail(err, SAT_VALUE, ".npy file: version %u.%u of the format is not known", version,
+                        (unsigned)bytes[7]);
     size_t start = version == 1 ? 10 : 12;
     if (len < start) return sat_fail(err, SAT_VALUE, ".npy file: it ends in its header");
     size_t header = version == 1 ? sat_get_le16(bytes + 8) : sat_get_le32(bytes + 8);
@@ -81,7 +83,8 @@ sat_status sat_npy_parse(const uint8_t *bytes, size_t len, sat_npy *out, sat_err
     return status;
 }
 
-sat_status sat_npy_header(const sat_dtype *type, int ndim, const int64_t *shape, bool fortran, sat_buf *out, sat_error *err)
+sat_status sat_npy_header(const sat_dtype *type, int ndim, const int64_t *shape, bool fortran, sat_buf *out,
+                          sat_error *err)
 {
     sat_buf text = SAT_BUF_INIT;
     char number[32];

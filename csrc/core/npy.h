@@ -20,7 +20,8 @@ bool sat_npy_is(const uint8_t *bytes, size_t len);
 sat_status sat_npy_parse(const uint8_t *bytes, size_t len, sat_npy *out, sat_error *err);
 
 /* Appends the header of an array. */
-sat_status sat_npy_header(const sat_dtype *type, int ndim, const int64_t *shape, bool fortran, sat_buf *out, sat_error *err);
+sat_status sat_npy_header(const sat_dtype *type, int ndim, const int64_t *shape, bool fortran, sat_buf *out,
+                          sat_error *err);
 
 /* Writes the array to a new file, in F order when it lies so. */
 sat_status sat_npy_save(const char *path, const sat_ndarray *nd, sat_error *err);

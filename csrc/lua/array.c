@@ -61,8 +61,8 @@ static sat_status give_up(lua_State *L, sat_status status)
 }
 
 /* The array is on the stack with its type set. */
-static sat_status place(lua_State *L, satL_array *a, size_t offset, int ndim, const int64_t *shape, const int64_t *strides,
-                        sat_slice bytes, sat_error *err)
+static sat_status place(lua_State *L, satL_array *a, size_t offset, int ndim, const int64_t *shape,
+                        const int64_t *strides, sat_slice bytes, sat_error *err)
 {
     if (a->nd.type->kind == 'O') {
         sat_status status = sat_fail(err, SAT_PROTOCOL, "array: the elements of an array of objects cannot be bytes");
@@ -440,8 +440,8 @@ static void set_nested(lua_State *L, const sat_ndarray *nd, int dim, size_t offs
     }
     luaL_checkstack(L, 8, "table nested too deep");
     if (lua_type(L, value) != LUA_TTABLE || lua_rawlen(L, value) != (lua_Unsigned)nd->shape[dim])
-        luaL_error(L, "the table is not regular: a list of %I elements is needed at level %d", (LUAI_UACINT)nd->shape[dim],
-                   dim + 1);
+        luaL_error(L, "the table is not regular: a list of %I elements is needed at level %d",
+                   (LUAI_UACINT)nd->shape[dim], dim + 1);
     for (int64_t i = 0; i < nd->shape[dim]; i++) {
         lua_rawgeti(L, value, i + 1);
         set_nested(L, nd, dim + 1, offset, list, lua_gettop(L));
@@ -454,7 +454,8 @@ static void set_nested(lua_State *L, const sat_ndarray *nd, int dim, size_t offs
 static void set_record(lua_State *L, const sat_ndarray *nd, size_t offset, int value)
 {
     luaL_checkstack(L, 8, "record nested too deep");
-    if (lua_type(L, value) != LUA_TTABLE) luaL_error(L, "a record is a table of its fields, not %s", luaL_typename(L, value));
+    if (lua_type(L, value) != LUA_TTABLE)
+        luaL_error(L, "a record is a table of its fields, not %s", luaL_typename(L, value));
     for (lua_pushnil(L); lua_next(L, value); lua_pop(L, 1)) {
         size_t len = 0;
         const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &len) : NULL;
@@ -611,10 +612,16 @@ static void choose_dtype(lua_State *L, const leaves *seen, char out[32])
     else if (seen->strings || (seen->booleans && numbers))
         luaL_error(L, "the elements are of several types; give the one to use with {dtype=}");
     else
-        (void)snprintf(out, 32, "%s", seen->complexes ? "c16" : seen->floats ? "f8" : seen->booleans ? "b1" : seen->integers ? "i8" : "f8");
+        (void)snprintf(out, 32, "%s",
+                       seen->complexes  ? "c16"
+                       : seen->floats   ? "f8"
+                       : seen->booleans ? "b1"
+                       : seen->integers ? "i8"
+                                        : "f8");
 }
 
-/* Pushes an array of objects over a new list of `size` slots holding the value on top of the stack, which it replaces. */
+/* Pushes an array of objects over a new list of `size` slots holding the value on top of the stack, which it
+ * replaces. */
 static void push_object_array(lua_State *L, int ndim, const int64_t *shape, int64_t size)
 {
     sat_error err;
@@ -652,7 +659,8 @@ static int make(lua_State *L, int source, int options)
         for (lua_pushnil(L); lua_next(L, options); lua_pop(L, 1)) {
             const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
             if (strcmp(name, "dtype") == 0) {
-                if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "option 'dtype' must be string, not %s", luaL_typename(L, -1));
+                if (lua_type(L, -1) != LUA_TSTRING)
+                    luaL_error(L, "option 'dtype' must be string, not %s", luaL_typename(L, -1));
                 dtype = lua_tolstring(L, -1, &dtype_len); /* the options keep it */
             } else if (strcmp(name, "shape") == 0) {
                 wanted_ndim = check_shape(L, lua_gettop(L), wanted);
@@ -673,7 +681,8 @@ static int make(lua_State *L, int source, int options)
         satL_array *a = new_array(L);
         int self = lua_gettop(L);
         if (dtype != NULL && sat_dtype_parse(dtype, dtype_len, &a->nd.type, &err) != SAT_OK) return raise(L, &err);
-        bool texts = a->nd.type != NULL && (a->nd.type->kind == 'S' || a->nd.type->kind == 'U') && a->nd.type->itemsize == 0;
+        bool texts = a->nd.type != NULL && (a->nd.type->kind == 'S' || a->nd.type->kind == 'U') &&
+            a->nd.type->itemsize == 0;
         if (a->nd.type == NULL || texts) {
             look_at(L, source, 0, &seen);
             if (texts)
@@ -704,7 +713,8 @@ static int make(lua_State *L, int source, int options)
         size_t bytes;
         if (sat_nd_measure(a->nd.type, wanted_ndim, wanted, &size, &bytes, &err) != SAT_OK) return raise(L, &err);
         if (size != a->nd.size)
-            return luaL_error(L, "%I elements do not fill the shape, which has %I", (LUAI_UACINT)a->nd.size, (LUAI_UACINT)size);
+            return luaL_error(L, "%I elements do not fill the shape, which has %I", (LUAI_UACINT)a->nd.size,
+                              (LUAI_UACINT)size);
         if (sat_nd_layout(&a->nd, wanted_ndim, wanted, NULL, &err) != SAT_OK) return raise(L, &err);
     }
     return 1;
@@ -763,11 +773,13 @@ static int array_from_string(lua_State *L)
         int64_t size;
         size_t need;
         if (sat_nd_measure(a->nd.type, ndim, shape, &size, &need, &err) != SAT_OK) return raise(L, &err);
-        if (need != len) return luaL_error(L, "the shape needs %I bytes, there are %I", (LUAI_UACINT)need, (LUAI_UACINT)len);
+        if (need != len)
+            return luaL_error(L, "the shape needs %I bytes, there are %I", (LUAI_UACINT)need, (LUAI_UACINT)len);
     } else {
         size_t item = a->nd.type->itemsize;
         if (item == 0 || len % item != 0)
-            return luaL_error(L, "%I bytes are no whole number of elements of %I bytes", (LUAI_UACINT)len, (LUAI_UACINT)item);
+            return luaL_error(L, "%I bytes are no whole number of elements of %I bytes", (LUAI_UACINT)len,
+                              (LUAI_UACINT)item);
         shape[0] = (int64_t)(len / item);
     }
     if (allocate(L, a, ndim, shape, &err) != SAT_OK) return raise(L, &err);
@@ -860,7 +872,8 @@ static int array_open(lua_State *L)
         size_t rest = a->nd.base_len - a->nd.offset;
         size_t item = a->nd.type->itemsize;
         if (item == 0 || rest % item != 0) {
-            (void)sat_fail(&err, SAT_VALUE, "the %zu bytes of the file are no whole number of elements of %zu bytes", rest, item);
+            (void)sat_fail(&err, SAT_VALUE, "the %zu bytes of the file are no whole number of elements of %zu bytes",
+                           rest, item);
             return satL_fail(L, &err);
         }
         ndim = 1;
@@ -893,7 +906,8 @@ static size_t check_position(lua_State *L, const satL_array *a, int first)
 {
     int given = lua_gettop(L) - first + 1;
     size_t offset = a->nd.offset;
-    if (given != a->nd.ndim) luaL_error(L, "%d indices for an array of %d dimensions", given > 0 ? given : 0, a->nd.ndim);
+    if (given != a->nd.ndim)
+        luaL_error(L, "%d indices for an array of %d dimensions", given > 0 ? given : 0, a->nd.ndim);
     for (int i = 0; i < a->nd.ndim; i++)
         offset += (size_t)check_index(L, first + i, a->nd.shape[i]) * (size_t)a->nd.strides[i];
     return offset;
@@ -1000,7 +1014,8 @@ static void push_fields(lua_State *L, const sat_dtype *type)
 }
 
 typedef enum property {
-    P_SHAPE, P_DTYPE, P_STRIDES, P_NDIM, P_SIZE, P_NBYTES, P_ITEMSIZE, P_TYPENAME, P_UNIT, P_FIELDS, P_WRITABLE, P_CONTIGUOUS
+    P_SHAPE, P_DTYPE, P_STRIDES, P_NDIM, P_SIZE, P_NBYTES, P_ITEMSIZE, P_TYPENAME, P_UNIT, P_FIELDS, P_WRITABLE,
+    P_CONTIGUOUS
 } property;
 
 static const char *const PROPERTIES[] = {"shape",    "dtype", "strides", "ndim",     "size",       "nbytes", "itemsize",
@@ -1080,7 +1095,8 @@ static int array_newindex(lua_State *L)
 {
     satL_array *a = check_array(L, 1);
     if (lua_type(L, 2) != LUA_TNUMBER) return luaL_error(L, "an array has no field that can be set");
-    if (a->nd.ndim != 1) return luaL_error(L, "an array of %d dimensions is set by a:set(value, i, j, ...)", a->nd.ndim);
+    if (a->nd.ndim != 1)
+        return luaL_error(L, "an array of %d dimensions is set by a:set(value, i, j, ...)", a->nd.ndim);
     check_writable(L, a);
     lua_Integer i = luaL_checkinteger(L, 2);
     if (i < 1 || i > a->nd.shape[0]) return luaL_argerror(L, 2, "index out of range");
@@ -1302,7 +1318,8 @@ static int array_reshape(lua_State *L)
     size_t bytes;
     if (sat_nd_measure(a->nd.type, ndim, shape, &size, &bytes, &err) != SAT_OK) return raise(L, &err);
     if (size != a->nd.size)
-        return luaL_error(L, "%I elements do not fill the shape%s", (LUAI_UACINT)a->nd.size, open >= 0 ? "" : " exactly");
+        return luaL_error(L, "%I elements do not fill the shape%s", (LUAI_UACINT)a->nd.size,
+                          open >= 0 ? "" : " exactly");
     satL_array *out = sat_nd_contiguous(&a->nd) == 'C' ? push_view(L, 1) : push_copy(L, 1);
     if (sat_nd_layout(&out->nd, ndim, shape, NULL, &err) != SAT_OK) return raise(L, &err);
     return 1;
@@ -1317,7 +1334,8 @@ static int array_astype(lua_State *L)
     satL_array *out = new_array(L);
     check_dtype(L, 2, &out->nd.type);
     char to = out->nd.type->kind;
-    if ((to == 'S' || to == 'U') && out->nd.type->itemsize == 0 && (a->nd.type->kind == 'S' || a->nd.type->kind == 'U')) {
+    if ((to == 'S' || to == 'U') && out->nd.type->itemsize == 0 &&
+        (a->nd.type->kind == 'S' || a->nd.type->kind == 'U')) {
         char text[32]; /* wide enough for what the array's own type can hold */
         size_t n = a->nd.type->kind == 'U' ? a->nd.type->itemsize / 4 : a->nd.type->itemsize;
         (void)snprintf(text, sizeof text, "%c%zu", to, n);
@@ -1578,7 +1596,8 @@ static int array_show(lua_State *L)
     lua_settop(L, 1);
     push_list_of(L, 1);
     lua_pushfstring(L, "array(%s [", name);
-    for (int i = 0; i < a->nd.ndim; i++, parts++) lua_pushfstring(L, i > 0 ? ", %I" : "%I", (LUAI_UACINT)a->nd.shape[i]);
+    for (int i = 0; i < a->nd.ndim; i++, parts++)
+        lua_pushfstring(L, i > 0 ? ", %I" : "%I", (LUAI_UACINT)a->nd.shape[i]);
     lua_pushstring(L, a->nd.size > 0 ? "]: " : "]");
     parts++;
     sat_nd_walk_begin(&walk, &a->nd, false);
@@ -1627,7 +1646,8 @@ int satL_open_array(lua_State *L)
         {NULL, NULL},
     };
     static const luaL_Reg functions[] = {
-        {"new", array_new},           {"call", array_call},         {"zeros", array_zeros}, {"from_string", array_from_string},
+        {"new", array_new},           {"call", array_call},         {"zeros", array_zeros},
+        {"from_string", array_from_string},
         {"load_npy", array_load_npy}, {"save_npy", array_save_npy}, {"open", array_open},   {"is", array_is},
         {NULL, NULL},
     };

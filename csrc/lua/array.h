@@ -34,7 +34,8 @@ typedef struct satL_array_view {
 sat_status satL_array_push(lua_State *L, const char *dtype, int ndim, const int64_t *shape, const int64_t *strides,
                            sat_slice bytes, sat_error *err);
 
-/* The same with a type that was made before (it gets one more owner), its first element `offset` bytes into the slice. */
+/* The same with a type that was made before (it gets one more owner), its first element `offset` bytes into the
+ * slice. */
 sat_status satL_array_push_typed(lua_State *L, sat_dtype *type, size_t offset, int ndim, const int64_t *shape,
                                  const int64_t *strides, sat_slice bytes, sat_error *err);
 

@@ -119,7 +119,7 @@ def main(directory):
         order = "C" if a.flags.c_contiguous else "F"
         text = (f"{{path='{path}', dtype={lua(str(a.dtype.descr) if a.dtype.names else a.dtype.str)}, order='{order}', "
                 f"shape={{{', '.join(map(str, a.shape))}}}, strides={{{', '.join(map(str, a.strides))}}}, "
-                f"nbytes={a.nbytes}, record={'true' if a.dtype.names else 'false'}, values={lua(a)}, bytes={lua(a.tobytes())}")
+                f"nbytes={a.nbytes}, values={lua(a)}, bytes={lua(a.tobytes())}")
         for name in ("sum", "min", "max", "mean"):
             r = reduce(name, a)
             if r is not None:
