@@ -157,6 +157,12 @@ static sat_status feed(sat_comm *comm, const uint8_t *data, size_t len, sat_erro
     return SAT_OK;
 }
 
+/* SAT_AGAIN instead of SAT_OK when what came was all there is: it saves the read that would say so. */
+static sat_status drained(const sat_comm *comm, size_t asked, size_t got)
+{
+    return !comm->dead && sat_stream_drained_by(comm->stream, asked, got) ? SAT_AGAIN : SAT_OK;
+}
+
 static sat_status receive_some(sat_comm *comm, size_t *got, sat_error *err)
 {
     uint8_t scratch[SCRATCH];
@@ -165,13 +171,17 @@ static sat_status receive_some(sat_comm *comm, size_t *got, sat_error *err)
     if (room == 0) return sat_fail_nomem(err);
     if (room < DIRECT) {
         sat_status status = sat_stream_recv(comm->stream, scratch, sizeof scratch, got, err);
-        return status == SAT_OK ? feed(comm, scratch, *got, err) : status;
+        if (status == SAT_OK) status = feed(comm, scratch, *got, err);
+        return status == SAT_OK ? drained(comm, sizeof scratch, *got) : status;
     }
     sat_status status = sat_stream_recv(comm->stream, dst, room, got, err);
     if (status != SAT_OK) return status;
     status = sat_frames_fill(&comm->reader, *got, err);
-    if (status == SAT_OK) return take_message(comm, err);
-    return status == SAT_AGAIN ? SAT_OK : status;
+    if (status == SAT_OK)
+        status = take_message(comm, err);
+    else if (status == SAT_AGAIN)
+        status = SAT_OK;
+    return status == SAT_OK ? drained(comm, room, *got) : status;
 }
 
 static sat_status end_of_stream(const sat_comm *comm, sat_error *err)

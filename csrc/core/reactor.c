@@ -55,6 +55,11 @@ double sat_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+void sat_rest(double seconds)
+{
+    if (seconds > 0) (void)poll(NULL, 0, (int)(seconds * 1e3));
+}
+
 /* ---- SIGPIPE ---------------------------------------------------------------------------------- */
 
 void sat_sigpipe_begin(sat_sigpipe *guard)

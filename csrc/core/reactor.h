@@ -60,5 +60,7 @@ void sat_sigpipe_begin(sat_sigpipe *guard);
 void sat_sigpipe_end(const sat_sigpipe *guard);
 
 double sat_now(void); /* monotonic seconds */
+/* Sleeps, whatever is ready; for sat_reactor_poll's caller, to let small things gather. */
+void sat_rest(double seconds);
 
 #endif

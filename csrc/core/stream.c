@@ -280,6 +280,11 @@ static sat_status transfer_failed(sat_stream *stream, CURLcode code, sat_error *
     return sat_fail(err, SAT_CLOSED, "the connection to %s was lost: %s", stream->name, curl_easy_strerror(code));
 }
 
+bool sat_stream_drained_by(const sat_stream *stream, size_t asked, size_t got)
+{
+    return !stream->tls && got < asked;
+}
+
 sat_status sat_stream_recv(sat_stream *stream, void *data, size_t len, size_t *got, sat_error *err)
 {
     CURLcode code = curl_easy_recv(stream->transfer.easy, data, len, got);

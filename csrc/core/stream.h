@@ -36,6 +36,9 @@ void sat_stream_free(sat_stream *stream); /* closes */
 /* SAT_OK connected, SAT_AGAIN still connecting, else why it failed. */
 sat_status sat_stream_state(const sat_stream *stream, sat_error *err);
 
+/* Whether less than `asked` means that nothing more is there now; with TLS it does not. */
+bool sat_stream_drained_by(const sat_stream *stream, size_t asked, size_t got);
+
 /* SAT_OK and *got > 0; SAT_AGAIN; SAT_EOF when the peer closed; else an error. */
 sat_status sat_stream_recv(sat_stream *stream, void *data, size_t len, size_t *got, sat_error *err);
 sat_status sat_stream_send(sat_stream *stream, const void *data, size_t len, size_t *sent, sat_error *err);

@@ -99,6 +99,12 @@ static int now(lua_State *L)
     return 1;
 }
 
+static int rest(lua_State *L)
+{
+    sat_rest(luaL_checknumber(L, 1));
+    return 0;
+}
+
 int satL_open_reactor(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -108,7 +114,7 @@ int satL_open_reactor(lua_State *L)
     static const luaL_Reg meta[] = {{"__gc", reactor_gc}, {NULL, NULL}};
     static const luaL_Reg watch_methods[] = {{"close", watch_close}, {NULL, NULL}};
     static const luaL_Reg watch_meta[] = {{"__gc", watch_close}, {"__close", watch_close}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"new", reactor_new}, {"now", now}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"new", reactor_new}, {"now", now}, {"rest", rest}, {NULL, NULL}};
     satL_class(L, REACTOR, methods, meta);
     satL_class(L, WATCH, watch_methods, watch_meta);
     lua_pop(L, 2);

@@ -9,6 +9,7 @@
 #include "../core/graph.h"
 #include "../core/random.h"
 #include "../core/session.h"
+#include "digest.h"
 #include "pickle.h"
 #include "reactor.h"
 #include "wire.h"
@@ -34,10 +35,25 @@ typedef struct future_box {
 
 /* ---- keys --------------------------------------------------------------------------------------- */
 
-/* The msgpack of the key at idx; its bytes live in a userdata that is left on the stack. */
-static sat_slice push_key(lua_State *L, int idx)
+/* The msgpack of a key. */
+typedef struct key_bytes {
+    uint8_t small[2 + UINT8_MAX]; /* of a short string, which nearly every key is */
+} key_bytes;
+
+/* The msgpack of the key at idx. Pushes one value, which must stay while the slice is used. */
+static sat_slice push_key(lua_State *L, int idx, key_bytes *bytes)
 {
+    size_t len = 0;
     idx = lua_absindex(L, idx);
+    const char *text = lua_type(L, idx) == LUA_TSTRING ? lua_tolstring(L, idx, &len) : NULL;
+    if (text && len <= UINT8_MAX && sat_utf8_valid((const uint8_t *)text, len)) {
+        size_t head = len < 32 ? 1 : 2;
+        bytes->small[0] = len < 32 ? (uint8_t)(0xa0 | len) : 0xd9;
+        bytes->small[1] = (uint8_t)len;
+        memcpy(bytes->small + head, text, len);
+        lua_pushvalue(L, idx);
+        return (sat_slice){NULL, bytes->small, head + len};
+    }
     sat_outgoing *out = satL_new_outgoing(L);
     if (lua_type(L, idx) != LUA_TSTRING && lua_type(L, idx) != LUA_TTABLE && lua_type(L, idx) != LUA_TUSERDATA &&
         !lua_isinteger(L, idx))
@@ -121,12 +137,22 @@ static int future_eq(lua_State *L)
     return 1;
 }
 
-/* id() → the key's bytes, which name it in tables of the client */
+/* What names a key in tables of the client: the key itself when it is a string, else its msgpack. */
+static void push_id(lua_State *L, const sat_key *key)
+{
+    sat_mp scan = {key->name, key->name + key->len};
+    sat_mp_token token;
+    if (sat_mp_next(&scan, &token, NULL) == SAT_OK && token.type == SAT_MP_STR)
+        lua_pushlstring(L, (const char *)token.as.bytes.data, token.as.bytes.len);
+    else
+        lua_pushlstring(L, (const char *)key->name, key->len);
+}
+
 static int future_id(lua_State *L)
 {
     future_box *box = check_future(L, 1);
     if (box->key == NULL) return 0;
-    lua_pushlstring(L, (const char *)box->key->name, box->key->len);
+    push_id(L, box->key);
     return 1;
 }
 
@@ -165,12 +191,25 @@ static int future_failure(lua_State *L)
     return 2;
 }
 
-/* mine(session) → whether it belongs to this session and was not released */
+/* mark("cancelled" | "pending", reason | nil): what this client did to the task, before the scheduler says so. "pending"
+ * is only for a task that failed. */
+static int future_mark(lua_State *L)
+{
+    static const char *const names[] = {"pending", "cancelled", NULL};
+    future_box *box = check_future(L, 1);
+    sat_key_state state = luaL_checkoption(L, 2, NULL, names) ? SAT_KEY_CANCELLED : SAT_KEY_PENDING;
+    if (box->key && (state == SAT_KEY_CANCELLED || box->key->state == SAT_KEY_ERROR))
+        sat_key_mark(box->key, state, luaL_optstring(L, 3, NULL));
+    return 0;
+}
+
+/* mine(session) → whether it belongs to this session (or its task is over for good) and was not released */
 static int future_mine(lua_State *L)
 {
     future_box *box = check_future(L, 1);
     session_box *session = luaL_checkudata(L, 2, SESSION);
-    lua_pushboolean(L, box->key && session->session && box->key->session == session->session);
+    bool mine = box->key && (box->key->session == session->session || box->key->session == NULL);
+    lua_pushboolean(L, mine && session->session);
     return 1;
 }
 
@@ -204,13 +243,13 @@ static int is_ref(lua_State *L, int idx, void *arg)
 static sat_status check_ref(const graph_box *box, const sat_key *key, sat_error *err)
 {
     if (key == NULL) return sat_fail(err, SAT_VALUE, "a Future that was released cannot be an argument");
-    if (key->session != box->session)
-        return sat_fail(err, SAT_VALUE, "a Future of another client cannot be an argument: publish it as a dataset, or "
-                                        "gather it and scatter it here");
     if (key->state == SAT_KEY_CANCELLED)
         return sat_fail(err, SAT_CANCELLED, "a Future that was cancelled%s%s cannot be an argument",
                         key->reason ? ": " : "", key->reason ? key->reason : "");
     if (key->state == SAT_KEY_LOST) return sat_fail(err, SAT_LOST, "a Future whose result is lost cannot be an argument");
+    if (key->session != box->session)
+        return sat_fail(err, SAT_VALUE, "a Future of another client cannot be an argument: publish it as a dataset, or "
+                                        "gather it and scatter it here");
     return SAT_OK;
 }
 
@@ -226,7 +265,8 @@ static sat_status write_ref(lua_State *L, int idx, sat_pickler *out, void *arg, 
     }
     lua_pushliteral(L, "key");
     lua_rawget(L, idx < 0 ? idx - 1 : idx);
-    sat_slice key = push_key(L, -1);
+    key_bytes bytes;
+    sat_slice key = push_key(L, -1, &bytes);
     sat_graph_ref(&box->graph, key);
     lua_pop(L, 2);
     return SAT_OK;
@@ -323,6 +363,7 @@ static int graph_task(lua_State *L)
 {
     sat_error err;
     graph_box *box = check_graph(L, 1);
+    key_bytes key;
     size_t source_len = 0;
     sat_task task = {.module = luaL_optstring(L, 3, ""), .name = luaL_checkstring(L, 4)};
     task.source = lua_isnoneornil(L, 5) ? NULL : luaL_checklstring(L, 5, &source_len);
@@ -333,7 +374,7 @@ static int graph_task(lua_State *L)
     task.source_len = source_len;
     task.has_kwargs = kwargs;
     task.has_refs = any_ref(L, 6, count, kwargs);
-    task.key = push_key(L, 2);
+    task.key = push_key(L, 2, &key);
     satL_ref_hooks hooks = {.is_ref = is_ref, .write_ref = write_ref, .wraps = box->graph.dialect->wraps,
                             .wrap_begin = wrap_begin, .wrap_end = wrap_end, .arg = box};
     sat_graph_task_begin(&box->graph, &task);
@@ -354,7 +395,8 @@ static int graph_task(lua_State *L)
 static int graph_want(lua_State *L)
 {
     graph_box *box = check_graph(L, 1);
-    sat_graph_want(&box->graph, push_key(L, 2));
+    key_bytes key;
+    sat_graph_want(&box->graph, push_key(L, 2, &key));
     return 0;
 }
 
@@ -437,7 +479,8 @@ static int session_future(lua_State *L)
 {
     session_box *box = check_session(L);
     luaL_checkany(L, 3);
-    sat_slice key = push_key(L, 2);
+    key_bytes bytes;
+    sat_slice key = push_key(L, 2, &bytes);
     push_future(L, box->session, key, 3);
     return 1;
 }
@@ -500,7 +543,7 @@ static int session_changed(lua_State *L)
     future_box *box = lua_newuserdatauv(L, sizeof *box, 1); /* keeps the key while its name is pushed */
     box->key = key;
     luaL_setmetatable(L, FUTURE);
-    lua_pushlstring(L, (const char *)key->name, key->len);
+    push_id(L, key);
     return 1;
 }
 
@@ -552,7 +595,7 @@ static void make_future_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"release", future_release}, {"close", future_release}, {"id", future_id},
                                        {"watch", future_watch},     {"reason", future_reason}, {"failure", future_failure},
-                                       {"mine", future_mine},       {NULL, NULL}};
+                                       {"mine", future_mine},       {"mark", future_mark}, {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", future_release},     {"__close", future_release},
                                     {"__tostring", future_tostring}, {"__eq", future_eq}, {NULL, NULL}};
     luaL_newmetatable(L, FUTURE);
@@ -576,7 +619,8 @@ int satL_open_session(lua_State *L)
                                              {"options", graph_options},   {"size", graph_size}, {NULL, NULL}};
     static const luaL_Reg graph_meta[] = {{"__gc", graph_gc}, {"__close", graph_gc}, {NULL, NULL}};
     static const luaL_Reg event_meta[] = {{"__gc", event_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"open", session_open}, {"dialect", dialect}, {"random", random_text}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"open", session_open}, {"dialect", dialect}, {"random", random_text},
+                                         {"digest", satL_digest}, {NULL, NULL}};
     satL_class(L, SESSION, session_methods, session_meta);
     satL_class(L, GRAPH, graph_methods, graph_meta);
     satL_class(L, "saturn.event", NULL, event_meta);

@@ -23,8 +23,13 @@ local function value_of(serialized)
   return value
 end
 
+-- As future:id() has it.
+local function id_of(key)
+  return type(key) == "string" and key or encode(key)
+end
+
 local function store(values, data)
-  for key, serialized in pairs(data) do values[encode(key)] = serialized end
+  for key, serialized in pairs(data) do values[id_of(key)] = serialized end
 end
 
 local function through_scheduler(client, keys, values, timeout)
@@ -188,11 +193,7 @@ local function check_mine(client, futures)
 end
 
 local function wait_all(futures, timeout)
-  local at = 1
-  loop.wait(function()
-    while futures[at] and futures[at].status ~= "pending" do at = at + 1 end
-    return futures[at] == nil
-  end, timeout, "gathering")
+  loop.wait_all(futures, function(each) return each.status ~= "pending" end, timeout, "gathering")
 end
 
 --- The values of all Futures in `nested`.

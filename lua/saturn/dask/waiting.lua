@@ -26,14 +26,6 @@ local function split(futures)
   return done, not_done
 end
 
-local function all_done(futures)
-  local at = 1
-  return function()
-    while futures[at] and futures[at]:done() do at = at + 1 end
-    return futures[at] == nil
-  end
-end
-
 local function one_done(futures)
   if #futures == 0 then return function() return true end end
   return function()
@@ -55,8 +47,11 @@ function M.wait(futures, options)
   if which ~= "all" and which ~= "first" then
     errors.misuse(2, "option 'return_when' must be \"all\" or \"first\", not %q", which)
   end
-  loop.wait(which == "all" and all_done(futures) or one_done(futures), options.timeout,
-    which == "all" and "waiting for all Futures" or "waiting for the first Future")
+  if which == "all" then
+    loop.wait_all(futures, function(each) return each:done() end, options.timeout, "waiting for all Futures")
+  else
+    loop.wait(one_done(futures), options.timeout, "waiting for the first Future")
+  end
   return split(futures)
 end
 

@@ -154,11 +154,22 @@ function M.step(timeout)
   resume_due()
 end
 
-local function wait_blocking(ready, deadline)
+-- With many things to come, waking for each costs more than what it brings: rest for a small part of the time that
+-- was waited already. `many` tells whether it is still so.
+local REST_SHARE, LONGEST_REST = 0.02, 0.05
+
+local function rest(many, started)
+  if not many or #tasks > 0 or next(timers) or not many() then return end
+  core.reactor.rest(math.min((now() - started) * REST_SHARE, LONGEST_REST))
+end
+
+local function wait_blocking(ready, deadline, many)
+  local started = now()
   while true do
     local result = ready()
     if result then return result end
     if deadline and now() >= deadline then return nil end
+    rest(many, started)
     poll_until(deadline)
     resume_due()
   end
@@ -192,26 +203,43 @@ end
 --- Waits until `ready()` returns something true and returns that; nil when `timeout` seconds pass first.
 ---@param ready fun(): any
 ---@param timeout number? nil: without end
+---@param many (fun(): boolean)? whether much is still to come, so that being late by a fiftieth does no harm
 ---@return any
-function M.poll(ready, timeout)
+function M.poll(ready, timeout, many)
   local deadline = timeout and now() + timeout
   local task = managed[coroutine.running()]
   if task then return wait_yielding(task, ready, deadline) end
   if adapter and adapter.applies() then return wait_adapted(ready, deadline) end
-  return wait_blocking(ready, deadline)
+  return wait_blocking(ready, deadline, many)
 end
 
 --- `loop.poll` that raises a "timeout" error which says what was waited for.
 ---@param ready fun(): any
 ---@param timeout number?
 ---@param what string e.g. "the result of inc-1"
+---@param many (fun(): boolean)?
 ---@return any
-function M.wait(ready, timeout, what)
-  local result = M.poll(ready, timeout)
+function M.wait(ready, timeout, what, many)
+  local result = M.poll(ready, timeout, many)
   if not result then
     errors.raise("timeout", ("%s took longer than %g seconds"):format(what or "the operation", timeout))
   end
   return result
+end
+
+local MANY = 64
+
+--- Waits until `done(item)` holds for all items of a list.
+---@param list any[]
+---@param done fun(item: any): boolean
+---@param timeout number?
+---@param what string
+function M.wait_all(list, done, timeout, what)
+  local at, count = 1, #list
+  M.wait(function()
+    while at <= count and done(list[at]) do at = at + 1 end
+    return at > count
+  end, timeout, what, function() return count - at > MANY end)
 end
 
 --- Waits for some seconds while the network goes on.
