@@ -71,11 +71,26 @@ sat_key *sat_session_find(sat_session *session, const uint8_t *name, size_t len)
     return *find_link(session, name, len, hash_bytes(name, len));
 }
 
+static void unlist(sat_session *session, sat_key *key)
+{
+    sat_key **link = find_link(session, key->name, key->len, key->hash);
+    if (*link == key) {
+        *link = key->next;
+        session->count--;
+    }
+    key->listed = false;
+}
+
 sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len)
 {
     if (len > UINT32_MAX) return NULL;
     uint32_t hash = hash_bytes(name, len);
     sat_key *key = *find_link(session, name, len, hash);
+    if (key && !session->closed && (key->state == SAT_KEY_CANCELLED || key->state == SAT_KEY_LOST)) {
+        unlist(session, key);
+        key->session = NULL;
+        key = NULL;
+    }
     if (key) {
         key->refs++;
         return key;
@@ -128,11 +143,7 @@ void sat_key_release(sat_key *key)
     if (key == NULL || --key->refs > 0) return;
     sat_session *session = key->session;
     if (session && key->listed) {
-        sat_key **link = find_link(session, key->name, key->len, key->hash);
-        if (*link == key) {
-            *link = key->next;
-            session->count--;
-        }
+        unlist(session, key);
         queue_release(session, key);
     }
     clear_error(key);
@@ -176,6 +187,13 @@ static void set_reason(sat_key *key, const void *text, size_t len)
     if (key->reason == NULL) return;
     memcpy(key->reason, text, len);
     key->reason[len] = '\0';
+}
+
+void sat_key_mark(sat_key *key, sat_key_state state, const char *reason)
+{
+    if (key->session == NULL) return;
+    set_state(key->session, key, state);
+    if (reason) set_reason(key, reason, strlen(reason));
 }
 
 void sat_session_forget_all(sat_session *session, sat_key_state state, const char *reason)
@@ -250,12 +268,25 @@ typedef struct fields {
     sat_slice traceback;
     sat_mp_token type;
     sat_mp_token reason;
+    sat_mp_token msg;
     sat_mp_token error;
 } fields;
 
 static bool is_text(const sat_mp_token *token)
 {
     return token->type == SAT_MP_STR;
+}
+
+typedef struct short_text {
+    const char *data;
+    int len;
+} short_text;
+
+/* At most 190 bytes of a text; nothing of anything else. */
+static short_text text_of(const sat_mp_token *token)
+{
+    if (!is_text(token)) return (short_text){"", 0};
+    return (short_text){(const char *)token->as.bytes.data, token->as.bytes.len < 190 ? (int)token->as.bytes.len : 190};
 }
 
 static sat_status read_field(sat_mp *scan, fields *found, sat_error *err)
@@ -281,17 +312,31 @@ static sat_status read_field(sat_mp *scan, fields *found, sat_error *err)
         found->type = token;
     else if (sat_mp_is(&name, "reason"))
         found->reason = token;
+    else if (sat_mp_is(&name, "msg"))
+        found->msg = token;
     else if (sat_mp_is(&name, "error"))
         found->error = token;
     return SAT_OK;
+}
+
+/* "reason: msg", of which either may be missing; the scheduler's word for no reason is none. */
+static void set_cancel_reason(sat_key *key, const fields *found)
+{
+    char text[400];
+    short_text reason = text_of(&found->reason), msg = text_of(&found->msg);
+    if (reason.len == 7 && memcmp(reason.data, "unknown", 7) == 0) reason.len = 0;
+    int len = snprintf(text, sizeof text, "%.*s%s%.*s", reason.len, reason.data, reason.len && msg.len ? ": " : "", msg.len,
+                       msg.data);
+    if (len > 0) set_reason(key, text, (size_t)len < sizeof text ? (size_t)len : sizeof text - 1);
 }
 
 static void cancel_key(sat_session *session, sat_slice name, const fields *found)
 {
     sat_key *key = sat_session_find(session, name.data, name.len);
     if (key == NULL) return;
+    if (key->state == SAT_KEY_CANCELLED && key->reason) return; /* this client did it, and knows best why */
     set_state(session, key, SAT_KEY_CANCELLED);
-    if (is_text(&found->reason)) set_reason(key, found->reason.as.bytes.data, found->reason.as.bytes.len);
+    set_cancel_reason(key, found);
 }
 
 /* keys: a list, or {"__Set__": true, "as-list": [...]} */

@@ -29,7 +29,7 @@ typedef struct sat_key_error {
 typedef struct sat_key {
     struct sat_key *next;         /* in its hash bucket */
     struct sat_key *next_changed; /* in the list of changes */
-    sat_session *session;         /* NULL when the session is gone */
+    sat_session *session;         /* NULL when the session is gone, or the key has begun anew */
     sat_key_error *error;         /* SAT_KEY_ERROR */
     char *reason;                 /* SAT_KEY_CANCELLED, SAT_KEY_LOST: from the scheduler, or NULL */
     uint32_t hash;
@@ -57,9 +57,12 @@ sat_status sat_session_state(const sat_session *session, sat_error *err);
 /* Everything that was sent has left this process. */
 bool sat_session_drained(const sat_session *session);
 
-/* One more reference to the key (created pending when unknown); NULL when out of memory. */
+/* One more reference to the key; NULL when out of memory. A key that is not known, or was cancelled or lost, begins
+ * anew as pending, without those who hold the old one being told. */
 sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len);
 void sat_key_release(sat_key *key);
+/* Sets the state to what this client has asked for. reason may be NULL. */
+void sat_key_mark(sat_key *key, sat_key_state state, const char *reason);
 sat_key *sat_session_find(sat_session *session, const uint8_t *name, size_t len); /* borrowed, or NULL */
 size_t sat_session_count(const sat_session *session);
 
