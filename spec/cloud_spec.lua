@@ -523,7 +523,11 @@ sys.stdout.write(seen.decode())
         support.quote(support.lua()), support.quote(text)), true))
     end
 
+    -- The interpreter that sanitized runs use leaves Ctrl-C to the system, which ends the process.
+    local handles_interrupts = (os.getenv "SANITIZE" or "") == ""
+
     it("comes on Ctrl-C too", function()
+      if not handles_interrupts then return pending "this interpreter does not handle Ctrl-C" end
       local output = on_terminal [[
         local cluster <close> = conn:cluster { n_workers = 1, nthreads = 1, shutdown_on_close = true }
         print "now"
@@ -533,13 +537,14 @@ sys.stdout.write(seen.decode())
     end)
 
     it("on Ctrl-C during the start is stated", function()
-      local pending = { "pending", "pending", "pending", "pending", "pending", "pending", "pending", "pending" }
-      faults({ cluster_status = pending })
+      if not handles_interrupts then return pending "this interpreter does not handle Ctrl-C" end
+      local words = { "pending", "pending", "pending", "pending", "pending", "pending", "pending", "pending" }
+      faults({ cluster_status = words })
       local output = on_terminal [[
         conn:cluster { n_workers = 1, nthreads = 1, on_status = function() print "now" end }]]
       assert.truthy(output:find "saturn: the start was broken off: cluster %x+ goes on starting", output)
       assert.equal(0, closes())
-      faults({ cluster_status = pending })
+      faults({ cluster_status = words })
       output = on_terminal [[
         conn:cluster { n_workers = 1, nthreads = 1, shutdown_on_close = true, on_status = function() print "now" end }]]
       assert.truthy(output:find "saturn: the start was broken off: cluster %x+ was shut down", output)

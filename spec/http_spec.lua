@@ -138,6 +138,20 @@ describe("http", function()
     raises("protocol", "redirects without end", calls.call, calls, { path = "api/status" })
   end)
 
+  it("goes through a proxy that is named, in the options or the environment", function()
+    -- the service answers whatever host it is asked for, as a proxy does
+    local through = new_http(server, { base_url = "http://saturn.invalid", proxy = server.base_url })
+    assert.equal("ok", through:call({ path = "api/status" }).status)
+    local program = ([[
+      local conn = require("saturn.cloud").connect { base_url = "http://saturn.invalid", token = %q }
+      io.write(conn:ping().status)]]):format(server.token)
+    local command = support.quote(support.lua()) .. " -e " .. support.quote(program)
+    assert.equal("ok", support.shell("env http_proxy=" .. server.base_url .. " " .. command))
+    local _, status = support.shell("env http_proxy=" .. server.base_url .. " no_proxy=saturn.invalid " .. command
+      .. " 2>/dev/null", true)
+    assert.not_equal(0, status)
+  end)
+
   it("keeps a POST a POST when the service moved", function()
     faults({ path = "/api/dask_clusters/x/scale", status = 301,
       headers = { Location = "/api/dask_clusters/y/scale" } })

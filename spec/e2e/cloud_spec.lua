@@ -30,6 +30,12 @@ describe("a cluster of the service", function()
     assert.truthy(client.version:find("^" .. dask.version():gsub("%.", "%%.")))
   end)
 
+  it("tells of misuse at the caller's line", function()
+    local ok, err = pcall(function() cluster:client { timeut = 5 } end)
+    assert.is_false(ok)
+    assert.truthy(err:find "^spec/e2e/cloud_spec.lua:%d+: unknown option 'timeut'", err)
+  end)
+
   it("checks the scheduler's certificate, and its host name when asked to", function()
     local function client_with(fault, options)
       conn.http:call { method = "POST", path = "_test/faults", json = { faults = { { scheduler = fault } } } }

@@ -429,6 +429,8 @@ function Cluster:client(options)
   if not self.scheduler_address then self:refresh() end
   local ok, client = pcall(connect_client, self, options)
   if ok then return client end
+  -- misuse is the caller's, so it is told at the caller's line
+  if type(client) == "string" then error((client:gsub("^[^:\n]+:%d+: ", "")), 2) end
   local just_ready = self.ready_at and loop.now() - self.ready_at < READY_GRACE
   if not (just_ready and self.started and errors.is_error(client) and NOT_YET[client.kind]) then error(client, 0) end
   -- the proxy in front of the scheduler learns of a new cluster some seconds after it is ready
