@@ -91,13 +91,32 @@ except Exception as e:
     print("failed", type(e).__name__, e)
 ]]
 
-local function connect(s, base, address)
+-- Leaves one task that never lets go of the interpreter, with a child of its own, on each of two workers.
+local BUSY = [=[
+import sys, json, os, time
+from distributed import Client
+from distributed.security import Security
+a = json.load(sys.stdin)
+s = Security(tls_client_key=a["key"], tls_client_cert=a["cert"], tls_ca_file=a["ca"], require_encryption=True)
+def busy():
+    import subprocess, re
+    subprocess.Popen(["sleep", "3600"])
+    re.match(r"(a+)+$", "a" * 64 + "b")
+c = Client(a["address"], security=s, timeout=15)
+c.wait_for_workers(2)
+tasks = [c.submit(busy, pure=False, workers=[w]) for w in c.scheduler_info()["workers"]]
+time.sleep(1)
+print("busy", flush=True)
+os._exit(0)
+]=]
+
+local function connect(s, base, address, program)
   local dir <close> = support.tmpdir()
   local csr = request_file(dir)
   local code, chain = call(s, "POST", base .. "/csr", csr, { curl = "-H Content-Type:" })
   assert.equal(200, code)
   local leaf, ca = chain:match("^(%-%-%-%-%-BEGIN.-END CERTIFICATE%-%-%-%-%-\n)(.*)$")
-  return dask.run_python(nil, CLIENT, cjson.encode {
+  return dask.run_python(nil, program or CLIENT, cjson.encode {
     address = address, key = support.read_all(dir.path .. "/key.pem"), cert = leaf, ca = ca,
   })
 end
@@ -437,6 +456,21 @@ os.execute "sleep 3600 & echo $!; wait"
         assert.is_true(gone(seen, path), victim)
         support.shell(("kill -9 %d %d"):format(parent, sleeper), true)
         assert.is_true(support.eventually(function() return not runs(parent) end))
+      end
+    end)
+
+    it("leaves no busy task behind, however it ends", function()
+      for _, signal in ipairs { 9, 15 } do
+        local s = start()
+        local path = directory(s)
+        local _, base = ready(s, { n_workers = 2, nthreads = 1 })
+        local address = select(2, call(s, "GET", base .. "/info?is_external=true")).scheduler_address
+        assert.equal("busy\n", connect(s, base, address, BUSY))
+        local sleeping = support.shell("ps -eo pgid=,args= | grep '[s]leep 3600'")
+        assert.matches("%f[%d]" .. s.pid .. " ", sleeping)
+        support.shell(("kill -%d %d"):format(signal, s.pid))
+        assert.is_true(gone(s, path), signal)
+        s:close()
       end
     end)
 

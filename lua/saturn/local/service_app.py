@@ -797,8 +797,13 @@ GUARD = """
 trap '' INT TERM HUP QUIT
 IFS= read -r word
 [ "$word" = end ] && exit 0
-kill -KILL -- "-$2" 2>/dev/null
-case $1 in */saturn-local-*) sleep 0.1; rm -rf -- "$1" ;; esac
+kill -s KILL -- "-$2" 2>/dev/null
+case $1 in */saturn-local-*) ;; *) exit 0 ;; esac
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    sleep 0.1
+    rm -rf -- "$1" 2>/dev/null
+    [ -e "$1" ] || exit 0
+done
 """
 
 
@@ -850,7 +855,7 @@ class Process:
         Dask's workers watch their parent, but a worker that is busy in foreign code may not see it, and a
         process that is killed cannot clean up after itself."""
         group = os.getpid() if self.own_group() else 0
-        script = GUARD if group else GUARD.replace('kill -KILL -- "-$2" 2>/dev/null', ":")
+        script = GUARD if group else GUARD.replace('kill -s KILL -- "-$2" 2>/dev/null', ":")
         self.guard = subprocess.Popen(
             ["/bin/sh", "-c", script, "saturn-local-guard", self.directory, str(group)],
             stdin=subprocess.PIPE,
