@@ -119,6 +119,7 @@ function M.new(address, options)
     _workers = {},
     _watchers = {},
     _listeners = {},
+    _owned = setmetatable({}, { __mode = "k" }),
   }
   self._endpoint = endpoint.new(address, options)
   local session_options = setmetatable({ id = self.id }, { __index = self._endpoint })
@@ -393,9 +394,21 @@ end
 
 local CLOSE_PATIENCE = 2
 
+--- Calls `object:close()` when the client is closed, as long as the object lives: what it holds on the scheduler goes.
+function Client:own(object)
+  self._owned[object] = true
+end
+
+local function close_owned(self)
+  local owned = {}
+  for object in pairs(self._owned) do owned[#owned + 1] = object end
+  for _, object in ipairs(owned) do pcall(object.close, object) end
+end
+
 --- Leaves the scheduler: its keys are released there. Safe to call twice.
 function Client:close()
   if self.closed then return end
+  close_owned(self)
   local session = self.session
   if session then
     session:flush()

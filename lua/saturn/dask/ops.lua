@@ -48,4 +48,73 @@ function M.worker_plugin(release, plugin, name)
   return args
 end
 
+-- ---- coordination -----------------------------------------------------------------------------------------------
+
+--- Fields of the request that sets a variable. Since 2024.8.2 the scheduler waits for a key that it does not know.
+function M.variable_set(release, args, timeout)
+  if release >= 20240802 then args.timeout = timeout end
+  return args
+end
+
+--- The message that says that a Future read from a variable is held by this client now.
+function M.variable_received(release)
+  return release >= 20240802 and "variable-future-received-confirm" or "variable-future-release"
+end
+
+--- Whether a lock is a semaphore with one lease, or something of its own that never expires.
+function M.lock_is_semaphore(release)
+  return release >= 20240701
+end
+
+--- Fields of the request that registers a semaphore. Before 2024.7.1 the time of a lease is the scheduler's own.
+function M.semaphore_register(release, args, lease_timeout)
+  if release >= 20240701 then args.lease_timeout = lease_timeout end
+  return args
+end
+
+--- How Python's client of this release pickles a Future: until 2023.3.1 by its state, later by a call of its class.
+function M.future_pickle(release)
+  return release < 20230302 and "state" or "call"
+end
+
+-- Says in the stream that all before it was sent; a request with the same uid waits for that.
+local function flush(client)
+  local uid = client:new_key("flush")
+  client:send { op = "publish_flush_batched_send", uid = uid }
+  return uid
+end
+
+--- Publishes a dataset. A task submitted just before travels on the stream, so the request must not overtake it.
+function M.publish_put(client, name, keys, data, override, timeout)
+  local args = { override = override, client = client.id }
+  if client.release >= 20260600 then
+    args.names, args.keys, args.data, args.uid = { name }, { keys }, { data }, flush(client)
+  else
+    if client.release >= 20240402 then client.scheduler:call("publish_wait_flush", { uid = flush(client) }, timeout) end
+    args.name, args.keys, args.data = name, keys, data
+  end
+  client.scheduler:call("publish_put", args, timeout)
+end
+
+--- The dataset's record (`data`, `keys`), or nil.
+function M.publish_get(client, name, timeout)
+  if client.release >= 20260600 then
+    local record = client.scheduler:call("publish_get", { names = { name } }, timeout)[1]
+    return type(record) == "table" and record or nil
+  end
+  return client.scheduler:call("publish_get", { name = name, client = client.id }, timeout) or nil
+end
+
+--- Takes a dataset away. Before 2026.6 an override leaves the old keys held, which `M.publish_frees` tells.
+function M.publish_delete(client, name, timeout)
+  local args = { name = name }
+  if client.release >= 20260600 then args = { names = { name }, client = client.id, uid = flush(client) } end
+  client.scheduler:call("publish_delete", args, timeout)
+end
+
+--- Whether an override of a dataset lets the keys of the old one go.
+function M.publish_frees(release)
+  return release >= 20260600
+end
+
 return M
