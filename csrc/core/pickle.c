@@ -431,7 +431,7 @@ static sat_status read_counted(sat_pickle_scan *scan, sat_pickle_op *op, size_t 
     uint64_t n = 0;
     if (!have(scan, width)) return truncated(scan, err);
     for (size_t i = width; i > 0; i--) n = n << 8 | scan->pos[i - 1];
-    if (!have(scan, width + (n < UINT64_MAX - width ? n : 0)) || n > SIZE_MAX - width) return truncated(scan, err);
+    if ((uint64_t)(scan->end - scan->pos) - width < n) return truncated(scan, err);
     op->data = scan->pos + width;
     op->len = (size_t)n;
     scan->pos += width + (size_t)n;
@@ -826,16 +826,31 @@ static bool same_global(const uint8_t *at, const char *module, size_t module_len
            at[module_len + 1] == name_len && memcmp(at + module_len + 2, name, name_len) == 0;
 }
 
+/* Where to write up to `n` bytes; NULL when there is no memory. */
+static inline uint8_t *space(sat_buf *out, size_t n)
+{
+    if (out->cap - out->len < n && !sat_buf_reserve(out, n)) return NULL;
+    return out->data + out->len;
+}
+
 static void write_get(sat_pickler *p, uint32_t memo)
 {
+    uint8_t *at = space(&p->out, 5);
+    if (at == NULL) return;
     if (memo < 256) {
-        uint8_t op[2] = {OP_BINGET, (uint8_t)memo};
-        sat_buf_append(&p->out, op, sizeof op);
+        at[0] = OP_BINGET;
+        at[1] = (uint8_t)memo;
+        p->out.len += 2;
     } else {
-        uint8_t op[5] = {OP_LONG_BINGET, (uint8_t)memo, (uint8_t)(memo >> 8), (uint8_t)(memo >> 16),
-                         (uint8_t)(memo >> 24)};
-        sat_buf_append(&p->out, op, sizeof op);
+        at[0] = OP_LONG_BINGET;
+        for (int i = 0; i < 4; i++) at[1 + i] = (uint8_t)(memo >> (8 * i));
+        p->out.len += 5;
     }
+}
+
+void sat_pickle_ref(sat_pickler *p, uint32_t memo)
+{
+    write_get(p, memo);
 }
 
 /* Doubles an array of `size`-byte elements; false and failed when there is no memory. */
@@ -856,12 +871,12 @@ static void *grow(sat_pickler *p, void *array, size_t *cap, size_t first, size_t
 }
 
 /* Memoizes the value just written whose text lies at `off` of the output. */
-static void remember(sat_pickler *p, size_t off, size_t len, uint32_t flag, uint32_t hash)
+static uint32_t remember(sat_pickler *p, size_t off, size_t len, uint32_t flag, uint32_t hash)
 {
-    if (p->failed || p->out.failed || p->memo_len >= UINT32_MAX - 1) return;
+    if (p->failed || p->out.failed || p->memo_len >= UINT32_MAX - 1) return SAT_PICKLE_NO_MEMO;
     if (p->nentries == p->entries_cap) {
         void *bigger = grow(p, p->entries, &p->entries_cap, FIRST_INDEX, sizeof *p->entries);
-        if (bigger == NULL) return;
+        if (bigger == NULL) return SAT_PICKLE_NO_MEMO;
         p->entries = bigger;
     }
     if ((p->nentries + 1) * 2 > p->index_cap) {
@@ -869,7 +884,7 @@ static void remember(sat_pickler *p, size_t off, size_t len, uint32_t flag, uint
         uint32_t *index = calloc(cap, sizeof *index);
         if (index == NULL) {
             p->failed = true;
-            return;
+            return SAT_PICKLE_NO_MEMO;
         }
         free(p->index);
         p->index = index;
@@ -880,6 +895,7 @@ static void remember(sat_pickler *p, size_t off, size_t len, uint32_t flag, uint
         (sat_pickle_entry){.off = off, .len = (uint32_t)len | flag, .hash = hash, .memo = p->memo_len++};
     index_entry(p, p->nentries++);
     sat_buf_u8(&p->out, OP_MEMOIZE);
+    return p->memo_len - 1;
 }
 
 void sat_pickle_proto(sat_pickler *p)
@@ -926,27 +942,28 @@ void sat_pickle_tuple(sat_pickler *p, unsigned n)
 
 void sat_pickle_int(sat_pickler *p, int64_t value)
 {
-    uint8_t op[10];
-    size_t len;
     uint64_t bits = (uint64_t)value;
-    if (value >= 0 && value < 256) {
+    uint8_t *op = space(&p->out, 10);
+    if (op == NULL) return;
+    if (bits < 256) {
         op[0] = OP_BININT1;
-        len = 2;
-    } else if (value >= 0 && value < 65536) {
+        op[1] = (uint8_t)bits;
+        p->out.len += 2;
+    } else if (bits < 65536) {
         op[0] = OP_BININT2;
-        len = 3;
+        op[1] = (uint8_t)bits;
+        op[2] = (uint8_t)(bits >> 8);
+        p->out.len += 3;
     } else if (value >= INT32_MIN && value <= INT32_MAX) {
         op[0] = OP_BININT;
-        len = 5;
+        for (int i = 0; i < 4; i++) op[1 + i] = (uint8_t)(bits >> (8 * i));
+        p->out.len += 5;
     } else {
         for (size_t i = 0; i < 8; i++) op[2 + i] = (uint8_t)(bits >> (8 * i));
         op[0] = OP_LONG1;
         op[1] = (uint8_t)sat_bigint_trim(op + 2, 8);
-        sat_buf_append(&p->out, op, (size_t)op[1] + 2);
-        return;
+        p->out.len += (size_t)op[1] + 2;
     }
-    for (size_t i = 1; i < len; i++, bits >>= 8) op[i] = (uint8_t)bits;
-    sat_buf_append(&p->out, op, len);
 }
 
 void sat_pickle_uint(sat_pickler *p, uint64_t value)
@@ -991,10 +1008,12 @@ sat_status sat_pickle_decimal(sat_pickler *p, const char *text, size_t len, sat_
 
 void sat_pickle_float(sat_pickler *p, double value)
 {
-    uint8_t op[9] = {OP_BINFLOAT};
     uint64_t bits = float_bits(value);
+    uint8_t *op = space(&p->out, 9);
+    if (op == NULL) return;
+    op[0] = OP_BINFLOAT;
     for (size_t i = 0; i < 8; i++) op[1 + i] = (uint8_t)(bits >> (56 - 8 * i));
-    sat_buf_append(&p->out, op, sizeof op);
+    p->out.len += 9;
 }
 
 /* Writes the header of a counted value and its bytes at once. */
@@ -1047,11 +1066,11 @@ void sat_pickle_bytearray(sat_pickler *p, const void *data, size_t len)
     }
 }
 
-void sat_pickle_str_memo(sat_pickler *p, const void *data, size_t len)
+uint32_t sat_pickle_str_memo(sat_pickler *p, const void *data, size_t len)
 {
     if (!p->memo || len > INT32_MAX || len == 0) {
         sat_pickle_str(p, data, len);
-        return;
+        return SAT_PICKLE_NO_MEMO;
     }
     uint32_t hash = hash_bytes(1, data, len);
     if (p->nentries > 0) {
@@ -1060,12 +1079,12 @@ void sat_pickle_str_memo(sat_pickler *p, const void *data, size_t len)
             const sat_pickle_entry *entry = &p->entries[p->index[at] - 1];
             if (entry->hash == hash && entry->len == len && memcmp(p->out.data + entry->off, data, len) == 0) {
                 write_get(p, entry->memo);
-                return;
+                return entry->memo;
             }
         }
     }
     sat_pickle_str(p, data, len);
-    remember(p, p->out.len - len, len, 0, hash);
+    return remember(p, p->out.len - len, len, 0, hash);
 }
 
 void sat_pickle_global(sat_pickler *p, const char *module, const char *name)
@@ -1096,7 +1115,7 @@ void sat_pickle_globaln(sat_pickler *p, const char *module, size_t module_len, c
     sat_pickle_str(p, module, module_len);
     sat_pickle_str(p, name, name_len);
     sat_buf_u8(&p->out, OP_STACK_GLOBAL);
-    if (share) remember(p, p->out.len - 1 - total, total, GLOBAL_FLAG, hash);
+    if (share) (void)remember(p, p->out.len - 1 - total, total, GLOBAL_FLAG, hash);
 }
 
 void sat_pickle_raw(sat_pickler *p, const void *data, size_t len)

@@ -89,6 +89,63 @@ void sat_pickle_scan_init(sat_pickle_scan *scan, const uint8_t *data, size_t len
  * After SAT_PK_STOP scan->pos is the first byte behind the pickle. */
 sat_status sat_pickle_next(sat_pickle_scan *scan, sat_pickle_op *op, sat_error *err);
 
+/* The same for the opcodes that most of a pickle consists of, to be inlined in a loop: true when the next op was one of
+ * them and whole, else false with nothing read. */
+static inline bool sat_pickle_quick(sat_pickle_scan *scan, sat_pickle_op *op)
+{
+    const uint8_t *p = scan->pos;
+    if (scan->end - p < 10 || scan->nodes == 0) return false;
+    switch (*p) {
+    case 'K':
+        op->kind = SAT_PK_INT;
+        op->i = p[1];
+        scan->pos = p + 2;
+        break;
+    case 'M':
+        op->kind = SAT_PK_INT;
+        op->i = p[1] | p[2] << 8;
+        scan->pos = p + 3;
+        break;
+    case 'J':
+        op->kind = SAT_PK_INT;
+        op->i = (int32_t)((uint32_t)p[1] | (uint32_t)p[2] << 8 | (uint32_t)p[3] << 16 | (uint32_t)p[4] << 24);
+        scan->pos = p + 5;
+        break;
+    case 'G': {
+        uint64_t bits = 0;
+        for (int i = 1; i < 9; i++) bits = bits << 8 | p[i];
+        union {
+            uint64_t bits;
+            double number;
+        } as = {bits};
+        op->kind = SAT_PK_FLOAT;
+        op->f = as.number;
+        scan->pos = p + 9;
+        break;
+    }
+    case 0x8c:
+        if (scan->end - p - 2 < p[1]) return false;
+        op->kind = SAT_PK_STR;
+        op->data = p + 2;
+        op->len = p[1];
+        scan->pos = p + 2 + p[1];
+        break;
+    case 'h':
+        op->kind = SAT_PK_GET;
+        op->i = p[1];
+        scan->pos = p + 2;
+        break;
+    case 0x94:
+        op->kind = SAT_PK_MEMOIZE;
+        scan->pos = p + 1;
+        break;
+    default:
+        return false;
+    }
+    scan->nodes--;
+    return true;
+}
+
 /* Decodes the text of SAT_PK_UNICODE to UTF-8, of SAT_PK_STRING to bytes; appends to out. */
 sat_status sat_pickle_unescape_unicode(const uint8_t *data, size_t len, sat_buf *out, sat_error *err);
 sat_status sat_pickle_unescape_string(const uint8_t *data, size_t len, sat_buf *out, sat_error *err);
@@ -176,8 +233,11 @@ void sat_pickle_text(sat_pickler *p, const char *text);             /* a C strin
 void sat_pickle_bytes(sat_pickler *p, const void *data, size_t len);
 void sat_pickle_bytearray(sat_pickler *p, const void *data, size_t len);
 
-/* A string that comes again, written in full once and by reference afterwards. */
-void sat_pickle_str_memo(sat_pickler *p, const void *data, size_t len);
+/* A string that comes again, written in full once and by reference afterwards. Gives its place in the memo, or
+ * SAT_PICKLE_NO_MEMO; sat_pickle_ref writes a reference to that place without looking for the string. */
+#define SAT_PICKLE_NO_MEMO UINT32_MAX
+uint32_t sat_pickle_str_memo(sat_pickler *p, const void *data, size_t len);
+void sat_pickle_ref(sat_pickler *p, uint32_t memo);
 /* A class or function by name; dotted names reach into classes. Shared like sat_pickle_str_memo. */
 void sat_pickle_global(sat_pickler *p, const char *module, const char *name);
 void sat_pickle_globaln(sat_pickler *p, const char *module, size_t module_len, const char *name, size_t name_len);

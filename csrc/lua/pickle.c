@@ -8,7 +8,7 @@
 #include "array.h"
 #include "pyvalue.h"
 
-enum { BATCH = 1000, SHARED_KEY = 128 };
+enum { BATCH = 1000, SHARED_KEY = 40, KEY_CACHE = 64 };
 
 typedef struct writer {
     lua_State *L;
@@ -16,6 +16,12 @@ typedef struct writer {
     const satL_ref_hooks *hooks;
     sat_error *err;
     size_t depth, max_depth;
+    const void *meta; /* the metatable last met, and what it says */
+    satL_py meta_type;
+    struct {
+        const char *text;
+        uint32_t memo;
+    } keys[KEY_CACHE]; /* dict keys written before, by address: short strings are unique and the value keeps them */
     bool refs; /* the value holds references somewhere, so that containers must be looked through */
 } writer;
 
@@ -46,6 +52,20 @@ static sat_status put_field(writer *w, int idx, const char *name)
     sat_status status = put(w, lua_gettop(w->L));
     lua_pop(w->L, 1);
     return status;
+}
+
+/* satL_py_type with the last answer kept: tables of one kind come in rows. */
+static satL_py type_of(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    if (!lua_getmetatable(L, idx)) return PY_NONE_;
+    const void *meta = lua_topointer(L, -1);
+    lua_pop(L, 1);
+    if (meta != w->meta) {
+        w->meta_type = satL_py_type(L, idx);
+        w->meta = meta;
+    }
+    return w->meta_type;
 }
 
 static bool is_ref(writer *w, int idx)
@@ -219,9 +239,20 @@ static sat_status put_key(writer *w, int idx)
     if (lua_type(L, idx) == LUA_TSTRING) {
         size_t len;
         const char *text = lua_tolstring(L, idx, &len);
-        if (!sat_utf8_valid((const uint8_t *)text, len)) sat_pickle_bytes(w->p, text, len);
-        else if (len <= SHARED_KEY) sat_pickle_str_memo(w->p, text, len);
-        else sat_pickle_str(w->p, text, len);
+        size_t slot = ((uintptr_t)text >> 4 ^ (uintptr_t)text >> 10) % KEY_CACHE;
+        if (w->keys[slot].text == text) {
+            sat_pickle_ref(w->p, w->keys[slot].memo);
+        } else if (!sat_utf8_valid((const uint8_t *)text, len)) {
+            sat_pickle_bytes(w->p, text, len);
+        } else if (len > SHARED_KEY) {
+            sat_pickle_str(w->p, text, len);
+        } else {
+            uint32_t memo = sat_pickle_str_memo(w->p, text, len);
+            if (memo != SAT_PICKLE_NO_MEMO) {
+                w->keys[slot].text = text;
+                w->keys[slot].memo = memo;
+            }
+        }
         return SAT_OK;
     }
     if (lua_type(L, idx) == LUA_TTABLE && !is_ref(w, idx)) {
@@ -411,21 +442,28 @@ static sat_status put_plain(writer *w, int idx)
     sat_pickle_put(w->p, lua_topointer(L, idx));
     sat_pickle_mark(w->p);
     lua_Integer i = 1;
+    int key = lua_gettop(L) - 1;
     for (;;) {
         /* key i, value */
         if (i > 1 && (i - 1) % BATCH == 0) {
             sat_pickle_appends(w->p);
             sat_pickle_mark(w->p);
         }
-        status = put(w, lua_gettop(L));
-        lua_pop(L, 1);
-        if (status != SAT_OK) {
-            lua_pop(L, 1);
-            return status;
+        if (lua_isinteger(L, -1)) {
+            sat_pickle_int(w->p, lua_tointeger(L, -1));
+        } else if (lua_type(L, -1) == LUA_TNUMBER) {
+            sat_pickle_float(w->p, lua_tonumber(L, -1));
+        } else {
+            status = put(w, key + 1);
+            if (status != SAT_OK) {
+                lua_pop(L, 2);
+                return status;
+            }
         }
+        lua_settop(L, key);
         if (!lua_next(L, idx)) break;
         i++;
-        if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) != i) {
+        if (lua_tointeger(L, key) != i || !lua_isinteger(L, key)) {
             lua_pop(L, 2);
             lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
             shape kind = shape_of(L, idx, n);
@@ -1055,7 +1093,7 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
 static sat_status put_table(writer *w, int idx)
 {
     lua_State *L = w->L;
-    satL_py type = satL_py_type(L, idx);
+    satL_py type = type_of(w, idx);
     if (type != PY_NONE_) return put_typed(w, idx, type);
     if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING)
         return sat_fail(w->err, SAT_VALUE, "a %s cannot be sent to Python", lua_tostring(L, -1));

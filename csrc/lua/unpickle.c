@@ -215,6 +215,8 @@ static const known_name KNOWN[] = {
     {"pandas.core.series", "Series", K_SERIES},
     {"pandas", "Series", K_SERIES},
     {"pandas.core.indexes.base", "_new_Index", K_NEW_INDEX},
+    {"pandas.core.indexes.datetimes", "_new_DatetimeIndex", K_NEW_INDEX},
+    {"pandas.core.indexes.period", "_new_PeriodIndex", K_NEW_INDEX},
 };
 
 static const char *const EXCEPTIONS[] = {
@@ -307,7 +309,7 @@ static bool need(vm *v, size_t n)
     return v->depth - fence(v) >= n ? true : broken(v, "it takes more from the stack than is there");
 }
 
-static bool push(vm *v, slot s)
+static inline bool push(vm *v, slot s)
 {
     if (v->depth == v->stack_cap && !ROOM(v, v->stack, v->stack_cap, v->depth, 1)) return false;
     v->stack[v->depth++] = s;
@@ -635,6 +637,12 @@ static slot *memo_find(vm *v, uint64_t index)
 
 static bool memo_put(vm *v, uint64_t index, slot value)
 {
+    if (index == v->memo_len && index < v->memo_cap && v->nfar == 0 && index < v->max_memo &&
+        v->memo[index].kind == FREE_MEMO) {
+        v->memo[index] = value;
+        v->memo_len++;
+        return true;
+    }
     slot *found = memo_find(v, index);
     if (found != NULL) {
         *found = value;
@@ -839,10 +847,18 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
         !text_of(v, name, &n, &nlen))
         return broken(v, "a global is not named by strings");
     /* names of Python 2 */
-    if (same_text(m, mlen, "__builtin__") || same_text(m, mlen, "exceptions"))
+    if (same_text(m, mlen, "__builtin__") || same_text(m, mlen, "exceptions")) {
+        static const char *const renamed[][2] = {{"long", "int"}, {"unicode", "str"}, {"xrange", "range"},
+                                                 {"unichr", "chr"}, {"StandardError", "Exception"}};
+        for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++) {
+            if (!same_text(n, nlen, renamed[i][0])) continue;
+            n = (const uint8_t *)renamed[i][1];
+            nlen = strlen(renamed[i][1]);
+            name = string_slot(v, n, nlen, S_STR, &ok);
+            break;
+        }
         module = string_slot(v, m = (const uint8_t *)"builtins", mlen = 8, S_STR, &ok);
-    else if (same_text(m, mlen, "copy_reg"))
-        module = string_slot(v, m = (const uint8_t *)"copyreg", mlen = 7, S_STR, &ok);
+    if (same_text(m, mlen, "copy_reg")) module = string_slot(v, m = (const uint8_t *)"copyreg", mlen = 7, S_STR, &ok);
     slot names[2] = {module, name};
     known what = find_known(m, mlen, n, nlen);
     if (!to_pool(v, names, 2, &off) || !new_object(v, O_GLOBAL, &index)) return false;
@@ -1389,7 +1405,7 @@ static outcome call_exception(vm *v, const call *c, slot *out)
     lua_State *L = v->L;
     if (c->n < 2) return NOT_MINE;
     slot class = item(v, c->args, 0), args = item(v, c->args, 1);
-    if (class.kind != S_OBJ) return NOT_MINE;
+    if (!is_kind(v, class, O_GLOBAL) && !is_kind(v, class, O_OBJECT)) return NOT_MINE;
     bool attrs = c->what == K_UNPICKLE_EXCEPTION_ATTRS;
     if (!is_kind(v, args, attrs ? O_DICT : O_TUPLE)) return NOT_MINE;
     unsigned height = height_of(v, slot_object(c->args));
@@ -1871,7 +1887,8 @@ static bool do_newobj(vm *v, slot class, slot args, slot kwargs, slot *out);
 
 static bool do_reduce(vm *v, slot callable, slot args, slot *out)
 {
-    if (callable.kind != S_OBJ) return broken(v, "it calls something that is no class or function");
+    if (!is_kind(v, callable, O_GLOBAL) && !is_kind(v, callable, O_OBJECT))
+        return broken(v, "it calls something that is no class or function");
     if (!is_kind(v, args, O_TUPLE)) return broken(v, "the arguments of a call are no tuple");
     known what = is_kind(v, callable, O_GLOBAL) ? (known)v->objects[callable.u.i].known : K_NOTHING;
     call c = {callable, (uint32_t)args.u.i, count(v, (uint32_t)args.u.i), what};
@@ -2000,7 +2017,8 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
 
 static bool do_newobj(vm *v, slot class, slot args, slot kwargs, slot *out)
 {
-    if (class.kind != S_OBJ) return broken(v, "it makes an object of something that is no class");
+    if (!is_kind(v, class, O_GLOBAL) && !is_kind(v, class, O_OBJECT))
+        return broken(v, "it makes an object of something that is no class");
     if (!is_kind(v, args, O_TUPLE)) return broken(v, "the arguments of a new object are no tuple");
     known what = is_kind(v, class, O_GLOBAL) ? (known)v->objects[class.u.i].known : K_NOTHING;
     satL_py type = PY_OBJECT;
@@ -2339,6 +2357,7 @@ static int run(lua_State *L)
     vm *v = lua_touserdata(L, LS_VM);
     sat_pickle_op op;
     luaL_checkstack(L, 40, "pickle");
+    if (!ROOM(v, v->stack, v->stack_cap, 0, 32) || !ROOM(v, v->pool, v->pool_cap, 0, 32)) return 0;
     lua_newtable(L);
     static const satL_py hot[] = {PY_TUPLE, PY_DICT, PY_SET};
     for (size_t i = 0; i < sizeof hot / sizeof *hot; i++) {
@@ -2348,6 +2367,25 @@ static int run(lua_State *L)
         lua_remove(L, -2);
     }
     for (;;) {
+        if (sat_pickle_quick(&v->scan, &op)) {
+            bool ok;
+            switch (op.kind) {
+            case SAT_PK_INT:
+                ok = push(v, slot_int(op.i));
+                break;
+            case SAT_PK_FLOAT:
+                ok = push(v, (slot){.kind = S_FLOAT, .u.f = op.f});
+                break;
+            case SAT_PK_STR:
+                ok = push(v, (slot){.kind = S_STR, .len = (uint32_t)op.len, .u.s = op.data});
+                break;
+            default:
+                ok = step(v, &op);
+                break;
+            }
+            if (!ok) return 0;
+            continue;
+        }
         sat_status status = sat_pickle_next(&v->scan, &op, v->err);
         if (status != SAT_OK) {
             v->status = status;

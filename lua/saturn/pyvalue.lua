@@ -750,7 +750,8 @@ end
 
 local PYTHON = {
   float = "float", str = "str", bytes = "bytes", bytearray = "bytearray", int = "int", complex = "complex",
-  list = "list", dict = "dict", tuple = "tuple", set = "set", frozenset = "frozenset", range = "range", slice = "slice", kw = "dict",
+  list = "list", dict = "dict", tuple = "tuple", set = "set", frozenset = "frozenset", range = "range",
+  slice = "slice", kw = "dict",
   OrderedDict = "collections.OrderedDict", defaultdict = "collections.defaultdict", Counter = "collections.Counter",
   deque = "collections.deque", array = "array.array", Decimal = "decimal.Decimal", Fraction = "fractions.Fraction",
   UUID = "uuid.UUID", datetime = "datetime.datetime", date = "datetime.date", time = "datetime.time",
