@@ -858,6 +858,7 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
             break;
         }
         module = string_slot(v, m = (const uint8_t *)"builtins", mlen = 8, S_STR, &ok);
+    }
     if (same_text(m, mlen, "copy_reg")) module = string_slot(v, m = (const uint8_t *)"copyreg", mlen = 7, S_STR, &ok);
     slot names[2] = {module, name};
     known what = find_known(m, mlen, n, nlen);
