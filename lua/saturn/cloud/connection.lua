@@ -19,6 +19,8 @@ Connection.__name = "saturn.connection"
 local M = {}
 
 local MAX_PAGES = 1000
+-- A service on this machine starts and stops a whole cluster before it answers some calls.
+local NEARBY_TIMEOUT = 60
 local CLUSTERS = "api/dask_clusters"
 
 function Connection:__tostring()
@@ -141,9 +143,9 @@ local function post_start(self, body, again)
   return self.http:call {
     method = "POST", path = CLUSTERS, json = body,
     query = settings.external and { is_external = "true" } or nil,
-    -- the service on this machine can answer as soon as there is news
-    headers = self.service and again and { Prefer = "wait=1" } or nil,
-    timeout = self.service and 60 or nil,
+    -- the service of this library can answer as soon as there is news
+    headers = settings.nearby and again and { Prefer = "wait=1" } or nil,
+    timeout = settings.nearby and NEARBY_TIMEOUT or nil,
   }
 end
 
@@ -270,7 +272,7 @@ end
 local function post_action(self, id, action)
   return self.http:call {
     method = "POST", path = explicit_path(id, action), body = "", repeatable = action ~= "restart",
-    timeout = self.service and 60 or nil,
+    timeout = self.settings.nearby and NEARBY_TIMEOUT or nil,
   }
 end
 
@@ -392,7 +394,7 @@ function Connection:reset_cluster(cluster, options)
   end
   -- not repeated blindly: a second reset would end what the first one started
   self.http:call { method = "POST", path = CLUSTERS .. "/reset", json = body, repeatable = false,
-    timeout = self.service and 60 or nil }
+    timeout = self.settings.nearby and NEARBY_TIMEOUT or nil }
   local started = body_of(self, options)
   local answer, run = wait_ready(self, options, function(again) return post_start(self, started, again) end)
   run.found_running = false

@@ -292,12 +292,20 @@ local function with_default_profile(list, options)
   list[#list + 1] = source("the default profile", read_profile(nil))
 end
 
+-- A service on this machine, such as the one of this library: asking it more often costs nobody anything.
+local NEARBY_POLL_MIN, NEARBY_POLL_MAX = 0.01, 5
+
+local function is_loopback(host)
+  return host == "localhost" or host == "[::1]" or host:find("^127%.%d+%.%d+%.%d+$") ~= nil
+end
+
 ---@class saturn.cloud.Settings
 ---@field base_url string ends with "/"
 ---@field host string
 ---@field credentials saturn.cloud.Credentials
 ---@field external boolean
 ---@field project_id string?
+---@field nearby boolean the service is on this machine
 ---@field version string? sent as X-Dask-Saturn-Version, not together with a project_id
 
 --- Options, environment and profile made into settings. Raises "value" or "auth" for what is missing or malformed.
@@ -313,6 +321,11 @@ function M.resolve(options)
   settings.token, settings.saturn_token, settings.refresh_token, settings.token_file = nil, nil, nil, nil
   settings.base_url, settings.host, settings.scheme = url.base, url.host, url.scheme
   settings.credentials = require_credentials(list, url)
+  settings.nearby = is_loopback(url.host)
+  if settings.nearby then
+    settings.poll_min = settings.poll_min or NEARBY_POLL_MIN
+    settings.poll_max = settings.poll_max or NEARBY_POLL_MAX
+  end
   settings.external = is_external(settings.external)
   settings.version = not settings.project_id and (settings.version or PROTOCOL_VERSION) or nil
   settings.prefect_flow_run = prefect_flow_run()
