@@ -34,6 +34,24 @@ function M.identity(release, n_workers)
   return {}
 end
 
+-- Python's repr of a part of a key.
+local function repr(part)
+  if type(part) == "table" then
+    local items = {}
+    for i, item in ipairs(part) do items[i] = repr(item) end
+    return ("(%s%s)"):format(table.concat(items, ", "), #items == 1 and "," or "")
+  end
+  if type(part) ~= "string" then return tostring(part) end
+  local quote = part:find("'", 1, true) and not part:find('"', 1, true) and '"' or "'"
+  return quote .. part:gsub("\\", "\\\\"):gsub(quote == "'" and "'" or "\0", "\\%0") .. quote
+end
+
+--- A key as the scheduler knows it: before 2023.9 every key was a text, that of a tuple its repr.
+function M.key(release, key)
+  if release >= 20230900 or type(key) == "string" then return key end
+  return type(key) == "table" and repr(key) or tostring(key)
+end
+
 --- A restart request.
 function M.restart(client, timeout, wait_for_workers)
   local args = { timeout = timeout, wait_for_workers = wait_for_workers }
@@ -115,6 +133,23 @@ end
 --- Whether an override of a dataset lets the keys of the old one go.
 function M.publish_frees(release)
   return release >= 20260600
+end
+
+--- How many log lines to ask for to get the last n: releases before 2023.2 gave the first n instead.
+function M.log_count(release, n)
+  if release < 20230200 then return nil end
+  return n
+end
+
+--- The last n log lines, oldest first, of a reply to `logs`.
+function M.last_lines(release, lines, n)
+  local ordered = {}
+  if release >= 20230200 then
+    for i = #lines, 1, -1 do ordered[#ordered + 1] = lines[i] end
+    return ordered
+  end
+  for i = math.max(1, #lines - (n or #lines) + 1), #lines do ordered[#ordered + 1] = lines[i] end
+  return ordered
 end
 
 return M

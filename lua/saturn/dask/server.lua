@@ -93,6 +93,8 @@ function Server:close()
   self.rpc:close()
 end
 
+Server.__close = Server.close
+
 M.raise_remote = raise_remote
 
 return M
