@@ -52,17 +52,17 @@ LUA_CFLAGS ?= $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(call once,LUA_CFLAGS,$(call p
   -I/usr/include/lua5.4 -I/opt/homebrew/include/lua -I/usr/local/include/lua5.4)))
 LUA_LIBS ?= $(call once,LUA_LIBS,$(call pkg,--libs,lua5.4 lua-5.4 lua54,-llua5.4))
 
-snappy_test = printf '\#include <snappy-c.h>\nint main(void) { return (int)snappy_max_compressed_length(0) < 0; }\n' | \
-  $(CC) -x c - $$($(call pkg,--cflags --libs,snappy,-lsnappy)) -o /dev/null 2>/dev/null && echo
-snappy_cflags = $(call once,snappy_cflags,$(snappy_test) -DHAVE_SNAPPY $$($(call pkg,--cflags,snappy,)))
-snappy_libs = $(call once,snappy_libs,$(snappy_test) $$($(call pkg,--libs,snappy,-lsnappy)))
+zlib_test = printf '\#include <zlib.h>\nint main(void) { return zlibVersion() == 0; }\n' | \
+  $(CC) -x c - $$($(call pkg,--cflags --libs,zlib,-lz)) -o /dev/null 2>/dev/null && echo
+zlib_cflags = $(call once,zlib_cflags,$(zlib_test) -DHAVE_ZLIB $$($(call pkg,--cflags,zlib,)))
+zlib_libs = $(call once,zlib_libs,$(zlib_test) $$($(call pkg,--libs,zlib,-lz)))
 
 lib_cflags = $(call once,lib_cflags,($(call pkg,--cflags,libcurl,)); ($(call pkg,--cflags,libcrypto,)); \
   ($(call pkg,--cflags,msgpack-c msgpack,)); ($(call pkg,--cflags,liblz4,)); ($(call pkg,--cflags,libzstd,)))
 base_libs = $(call once,base_libs,($(call pkg,--libs,libcurl,-lcurl)); ($(call pkg,--libs,libcrypto,-lcrypto)); \
   ($(call pkg,--libs,msgpack-c msgpack,-lmsgpackc)); ($(call pkg,--libs,liblz4,-llz4)); \
   ($(call pkg,--libs,libzstd,-lzstd)))
-libs = $(base_libs) $(snappy_libs)
+libs = $(base_libs) $(zlib_libs)
 # Where luarocks found the libraries: it names the variables, and they come before all else.
 rock_cflags := $(addprefix -I,$(sort $(CURL_INCDIR) $(CRYPTO_INCDIR) $(MSGPACK_INCDIR) $(LZ4_INCDIR) $(ZSTD_INCDIR)))
 rock_libs := $(addprefix -L,$(sort $(CURL_LIBDIR) $(CRYPTO_LIBDIR) $(MSGPACK_LIBDIR) $(LZ4_LIBDIR) $(ZSTD_LIBDIR)))
@@ -72,7 +72,7 @@ warnings := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
   -Wpointer-arith -Wformat=2
 san := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 cflags = -std=c11 $(warnings) $(CFLAGS) -fPIC -fvisibility=hidden $(feature) $(san) -iquote csrc/core $(rock_cflags) \
-  $(lib_cflags) $(snappy_cflags) $(CPPFLAGS)
+  $(lib_cflags) $(zlib_cflags) $(CPPFLAGS)
 ldflags = $(san) $(LDFLAGS) $(rock_libs)
 
 # ---- what must be installed: only the targets that promise so install anything -------------------------------------
@@ -192,7 +192,7 @@ bench: all
 
 FUZZ_SECONDS ?= 60
 fuzz_flags = -std=c11 -O1 -g $(feature) -fsanitize=address,undefined -fno-sanitize-recover=all -iquote csrc/core $(lib_cflags) \
-  $(snappy_cflags)
+  $(zlib_cflags)
 
 build/fuzz/obj/%.o: csrc/core/%.c | ready
 	@mkdir -p $(@D)

@@ -22,7 +22,7 @@ dependencies = {
 test_dependencies = {
   "busted >= 2.1",
 }
--- libsnappy is used where it is there; its absence is no error.
+-- zlib is used where it is there, libsnappy when a frame needs it; their absence is no error.
 external_dependencies = {
   CURL = { library = "curl" },
   CRYPTO = { library = "crypto" },

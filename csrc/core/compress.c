@@ -1,11 +1,9 @@
 #include "compress.h"
 
+#include <dlfcn.h>
 #include <lz4.h>
 #include <string.h>
 #include <zstd.h>
-#if defined(HAVE_SNAPPY)
-#include <snappy-c.h>
-#endif
 #if defined(HAVE_ZLIB)
 #include <zlib.h>
 #endif
@@ -57,20 +55,47 @@ static sat_status unpack_zstd(sat_slice frame, const sat_limits *limits, sat_blo
     return finish("zstd", !ZSTD_isError(n) && n == size, out, err);
 }
 
-#if defined(HAVE_SNAPPY)
-static sat_status unpack_snappy(sat_slice frame, const sat_limits *limits, sat_block **out, sat_error *err)
+/* Snappy is rare on Dask's wire and its library brings the C++ runtime (a megabyte): it is loaded when a frame asks. */
+typedef int (*snappy_length_fn)(const char *, size_t, size_t *);
+typedef int (*snappy_unpack_fn)(const char *, size_t, char *, size_t *);
+
+static void *open_snappy(void)
+{
+    static const char *const names[] = {"libsnappy.so.1", "libsnappy.1.dylib", "libsnappy.dylib", "libsnappy.so"};
+    void *library = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && library == NULL; i++)
+        library = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL);
+    return library;
+}
+
+static sat_status unpack_snappy_with(snappy_length_fn length, snappy_unpack_fn unpack, sat_slice frame,
+                                     const sat_limits *limits, sat_block **out, sat_error *err)
 {
     size_t size;
     const char *data = (const char *)frame.data;
-    if (snappy_uncompressed_length(data, frame.len, &size) != SNAPPY_OK || size / MAX_RATIO > frame.len)
-        return broken("snappy", err);
+    if (length(data, frame.len, &size) != 0 || size / MAX_RATIO > frame.len) return broken("snappy", err);
     sat_status status = make_room("snappy", size, limits, out, err);
     if (status != SAT_OK) return status;
     size_t n = size;
-    bool good = snappy_uncompress(data, frame.len, (char *)(*out)->data, &n) == SNAPPY_OK;
+    bool good = unpack(data, frame.len, (char *)(*out)->data, &n) == 0;
     return finish("snappy", good && n == size, out, err);
 }
-#endif
+
+static sat_status unpack_snappy(sat_slice frame, const sat_limits *limits, sat_block **out, sat_error *err)
+{
+    snappy_length_fn length;
+    snappy_unpack_fn unpack;
+    void *library = open_snappy();
+    if (library == NULL)
+        return sat_fail(err, SAT_VALUE, "the cluster compresses with snappy, whose library is not installed here: install "
+                                        "libsnappy1v5 (Debian) or snappy");
+    /* POSIX's way to turn an object pointer into a function pointer */
+    *(void **)&length = dlsym(library, "snappy_uncompressed_length");
+    *(void **)&unpack = dlsym(library, "snappy_uncompress");
+    sat_status status = length && unpack ? unpack_snappy_with(length, unpack, frame, limits, out, err) : broken("snappy", err);
+    dlclose(library);
+    return status;
+}
 
 #if defined(HAVE_ZLIB)
 /* zlib does not announce its size: the output grows with what really comes out. */
@@ -116,9 +141,7 @@ sat_status sat_decompress(const char *name, size_t name_len, sat_slice frame, co
     *out = NULL;
     if (is(name, name_len, "lz4")) return unpack_lz4(frame, limits, out, err);
     if (is(name, name_len, "zstd")) return unpack_zstd(frame, limits, out, err);
-#if defined(HAVE_SNAPPY)
     if (is(name, name_len, "snappy")) return unpack_snappy(frame, limits, out, err);
-#endif
 #if defined(HAVE_ZLIB)
     if (is(name, name_len, "zlib")) return unpack_zlib(frame, limits, out, err);
 #endif

@@ -1,0 +1,30 @@
+--- Rows of figures as text.
+
+local M = {}
+
+local function figure(value)
+  if value >= 100 then return ("%.0f"):format(value) end
+  if value >= 10 then return ("%.1f"):format(value) end
+  return ("%.2f"):format(value)
+end
+
+M.figure = figure
+
+--- One row for a terminal.
+function M.line(row)
+  return ("%-48s saturn %9s %-4s python %9s %-4s  %6s ×%s"):format(row.title, figure(row.saturn * row.scale), row.unit,
+    figure(row.python * row.scale), row.unit, figure(row.ratio), row.aim and "  (aim " .. row.aim .. ")" or "")
+end
+
+--- All rows as a Markdown table.
+function M.write(path, version, rows)
+  local file = assert(io.open(path, "w"))
+  file:write(("| distributed %s | saturn | Python's client | better by |\n| --- | ---: | ---: | ---: |\n"):format(version))
+  for _, row in ipairs(rows) do
+    file:write(("| %s | %s %s | %s %s | %s × |\n"):format(row.title, figure(row.saturn * row.scale), row.unit,
+      figure(row.python * row.scale), row.unit, figure(row.ratio)))
+  end
+  file:close()
+end
+
+return M
