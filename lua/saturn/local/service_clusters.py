@@ -407,10 +407,10 @@ class Cluster:
 
     @staticmethod
     def dashboard_link(dask):
-        if "distributed.dashboard.scheduler" not in sys.modules:
-            return None  # no bokeh
+        # without bokeh the plots are missing, but the scheduler's tables are there
+        page = "status" if "distributed.dashboard.scheduler" in sys.modules else "info/main/workers.html"
         try:
-            return f"http://127.0.0.1:{dask.scheduler.http_server.port}/status"
+            return f"http://127.0.0.1:{dask.scheduler.http_server.port}/{page}"
         except AttributeError:
             return None
 
