@@ -29,7 +29,7 @@ print("map", table.concat(client:gather(squares), " "), "sum " .. client:submit(
 
 -- a NumPy array comes back as an array; keyword arguments are in py.kw
 local array = client:submit("numpy.linspace", 0, 1, py.kw{ num = 1000 }):result()
-print("array", array.dtype, "mean " .. array:mean())
+print("array", array.typename, "mean " .. array:mean())
 
 -- a function from source, and a task that fails
 local inverse = py.fn[[

@@ -31,10 +31,22 @@ local function message_of(exception)
   return ("%s: %s"):format(exception.name, first)
 end
 
+local SOURCE = "<saturn>"
+
+-- A function from source is started by a constant expression, whose frames say nothing to the reader.
+local function first_frame(traceback)
+  for i, frame in ipairs(traceback) do
+    if frame.file == SOURCE then return i end
+    if frame.file ~= "<string>" then return 1 end
+  end
+  return 1
+end
+
 local function format_traceback(traceback)
   if type(traceback) ~= "table" then return nil end
   local lines = {}
-  for _, frame in ipairs(traceback) do
+  for i = first_frame(traceback), #traceback do
+    local frame = traceback[i]
     lines[#lines + 1] = ('  File "%s", line %d, in %s'):format(frame.file or "?", frame.line or 0, frame.name or "?")
   end
   return #lines > 0 and table.concat(lines, "\n") or nil
