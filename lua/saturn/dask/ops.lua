@@ -52,18 +52,65 @@ function M.key(release, key)
   return type(key) == "table" and repr(key) or tostring(key)
 end
 
+-- What the scheduler's records say set off what follows.
+local function stimulus(name)
+  return ("%s-%d"):format(name, os.time())
+end
+
 --- A restart request.
 function M.restart(client, timeout, wait_for_workers)
   local args = { timeout = timeout, wait_for_workers = wait_for_workers }
-  if client.release >= 20240400 then args.stimulus_id = client:stimulus("client-restart") end
+  if client.release >= 20240400 then args.stimulus_id = stimulus("client-restart") end
   return args
 end
 
---- Fields of a request that registers a worker plugin.
-function M.worker_plugin(release, plugin, name)
+--- Restarts some workers; their state by address: "OK", "timed out", "removed", or an error reply.
+function M.restart_workers(client, workers, timeout, patience)
+  if client.release < 20240400 then
+    local message = { op = "restart", timeout = timeout }
+    return client.scheduler:call("broadcast", { msg = message, workers = workers, nanny = true }, patience)
+  end
+  return client.scheduler:call("restart_workers", {
+    workers = workers, timeout = timeout, on_error = "return", stimulus_id = stimulus("client-restart-workers"),
+  }, patience)
+end
+
+local REGISTER = {
+  worker = "register_worker_plugin", nanny = "register_nanny_plugin", scheduler = "register_scheduler_plugin",
+}
+
+--- The request that registers a plugin: its op and its fields.
+---@param on "worker"|"nanny"|"scheduler"
+---@param plugin string its pickle
+function M.register_plugin(release, on, plugin, name)
   local args = { plugin = wire.bin(plugin), name = name }
-  if release >= 20230902 then args.idempotent = false end
-  return args
+  if on == "scheduler" or release >= 20230902 then args.idempotent = false end
+  return REGISTER[on], args
+end
+
+--- Takes a scheduler plugin away. Before 2023.8 there was no request for it.
+function M.unregister_scheduler_plugin(client, name, timeout)
+  if client.release >= 20230800 then
+    return client.scheduler:call("unregister_scheduler_plugin", { name = name }, timeout)
+  end
+  local remove = require("saturn.py").fn "lambda name, dask_scheduler: dask_scheduler.remove_plugin(name=name)"
+  return client:with({ timeout = timeout }):run_on_scheduler(remove, name)
+end
+
+--- What PipInstall and CondaInstall are plugins of: of each worker at first, later of the scheduler, which looks after
+--- the workers.
+function M.install_plugin_on(release)
+  return release >= 20231200 and "scheduler" or "worker"
+end
+
+--- Whether the scheduler can be sent a file as a plugin.
+function M.has_scheduler_upload(release)
+  return release >= 20230500
+end
+
+--- Whether the scheduler itself imports the functions of tasks.
+function M.scheduler_imports(release)
+  return release >= 20230400
 end
 
 -- ---- coordination -----------------------------------------------------------------------------------------------
