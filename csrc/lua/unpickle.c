@@ -388,13 +388,16 @@ static bool to_pool(vm *v, const slot *from, size_t n, uint32_t *off)
 }
 
 static bool push_value(vm *v, slot s);
+static bool text_of(vm *v, slot s, const uint8_t **data, size_t *len);
 
 /* Pushes bytes as they stand inside an inert object: marked where the string alone would go back as str. */
 static bool push_marked(vm *v, slot s)
 {
-    if (s.kind == S_BYTES && sat_utf8_valid(s.u.s, s.len)) {
+    const uint8_t *data;
+    size_t len;
+    if ((s.kind == S_BYTES || is_kind(v, s, O_BYTES)) && text_of(v, s, &data, &len) && sat_utf8_valid(data, len)) {
         lua_createtable(v->L, 0, 1);
-        lua_pushlstring(v->L, (const char *)s.u.s, s.len);
+        if (!push_value(v, s)) return false;
         lua_setfield(v->L, -2, "value");
         satL_py_set(v->L, PY_BYTES);
         return true;
@@ -1976,10 +1979,10 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
         }
         break;
     case K_RECONSTRUCTOR:
-        /* copyreg._reconstructor(cls, base, state): object creation of protocols 0 and 1 */
-        if (c.n == 3) {
-            slot state = item(v, c.args, 2), given;
-            if (!new_tuple(v, &state, state.kind == S_NONE ? 0 : 1, &given)) return false;
+        /* copyreg._reconstructor(cls, object, None): object creation of protocols 0 and 1 */
+            if (c.n == 3 && item(v, c.args, 2).kind == S_NONE) {
+            slot given;
+            if (!new_tuple(v, NULL, 0, &given)) return false;
             return do_newobj(v, item(v, c.args, 0), given, slot_none(), out);
         }
         break;
