@@ -380,6 +380,9 @@ describe("the control plane", function()
       assert.equal(2, byid:describe().nthreads)
       byid:restart()
       assert.equal("running", byid:status())
+      byid:reset { nthreads = 1 }
+      assert.equal(1, byid:describe().nthreads)
+      assert.is_true(byid.started)
       byid:stop()
       byid = conn:cluster { cluster_id = byid.id, nthreads = 1 }
       assert.is_true(byid.started)
@@ -568,6 +571,13 @@ sys.stdout.write(seen.decode())
       assert.equal("running", found:status())
       script 'local c <close> = cluster{ shutdown_on_close = "always" }'
       assert.equal(1, closes())
+    end)
+
+    it("does not come to one that was never had", function()
+      faults({ cluster_status = { "error" } }, { path = "/api/dask_clusters/*/info", status = 500, times = 1 })
+      local text = 'pcall(cluster, { shutdown_on_close = "always" }) collectgarbage() conn:close()'
+      assert.equal("", script(text))
+      assert.equal(0, closes())
     end)
 
     it("is left to the user otherwise, with one warning", function()

@@ -4,6 +4,7 @@ local core = require "saturn.core"
 local errors = require "saturn.error"
 local files = require "saturn.cloud.files"
 local http = require "saturn.cloud.http"
+local launch = require "saturn.cloud.launch"
 local loop = require "saturn.loop"
 local start = require "saturn.cloud.start"
 
@@ -254,18 +255,12 @@ end
 
 local CYCLE_KNOWN = { wait_timeout = "number", on_status = "callable" }
 
-local function begin(self, action, options)
-  options = start.check(errors.options(options, CYCLE_KNOWN, 3), 3)
-  self.connection:start_explicit(self, options, { action = action })
-  return self
-end
-
 --- Starts a stopped cluster and waits until it is ready.
 ---@param options table? wait_timeout, on_status
 ---@return saturn.Cluster
 function Cluster:start(options)
   connection_of(self)
-  return begin(self, "start", options)
+  return launch.by_id(self, start.check(errors.options(options, CYCLE_KNOWN)))
 end
 
 --- Stops it and starts it anew.
@@ -273,7 +268,7 @@ end
 ---@return saturn.Cluster
 function Cluster:restart(options)
   connection_of(self)
-  return begin(self, "restart", options)
+  return launch.restart(self, start.check(errors.options(options, CYCLE_KNOWN)))
 end
 
 --- Shuts the cluster down, keeping it for a later `start`.
@@ -286,8 +281,9 @@ end
 ---@param options table? as for conn:cluster
 ---@return saturn.Cluster
 function Cluster:reset(options)
-  local connection = connection_of(self)
-  return connection:reset_cluster(self, start.check(errors.options(options, start.known)))
+  options = start.check(errors.options(options, start.known))
+  start.check_sizes(connection_of(self), options)
+  return launch.reset(self, options)
 end
 
 local function absent(err)
@@ -334,7 +330,9 @@ local function warn_left_running(self)
 end
 
 local function finish(self)
-  if self.closed or not self.connection or self.connection.closed then return end
+  if self.closed or self.connection.closed then return end
+  -- one that never came up, or was stopped
+  if not self.started and not self.scheduler_address and not self.owns_connection then return end
   if ends_with_object(self) then return self:close() end
   warn_left_running(self)
 end
@@ -485,10 +483,12 @@ end
 function M.new(connection, id, options)
   local shutdown = options.shutdown_on_close
   if shutdown == nil then shutdown = connection.settings.in_prefect end
-  return setmetatable({
+  local cluster = setmetatable({
     connection = connection, id = id, name = options.name or id, started = false, closed = false, warnings = {},
     shutdown_on_close = shutdown, n_workers = math.tointeger(options.n_workers), adaptive = nil,
   }, Cluster)
+  connection.open[cluster] = true
+  return cluster
 end
 
 return M

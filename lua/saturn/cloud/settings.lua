@@ -323,6 +323,7 @@ function M.resolve(options)
   settings.credentials = require_credentials(list, url)
   settings.nearby = is_loopback(url.host)
   if settings.nearby then
+    settings.proxy = settings.proxy or "" -- no proxy leads back to this machine
     settings.poll_min = settings.poll_min or NEARBY_POLL_MIN
     settings.poll_max = settings.poll_max or NEARBY_POLL_MAX
   end
