@@ -21,6 +21,10 @@ local PARTS = {
   client = { "saturn.dask", "client" },
   wait = { "saturn.dask.waiting", "wait" },
   as_completed = { "saturn.dask.waiting", "as_completed" },
+  fire_and_forget = { "saturn.dask.control", "fire_and_forget" },
+  delayed = { "saturn.graph", "delayed" },
+  task = { "saturn.graph", "task" },
+  key = { "saturn.graph", "key" },
 }
 
 return setmetatable(M, {

@@ -7,6 +7,7 @@ local future = require "saturn.dask.future"
 local gather = require "saturn.dask.gather"
 local loop = require "saturn.loop"
 local node = require "saturn.dask.node"
+local call_options = require "saturn.dask.options"
 local ops = require "saturn.dask.ops"
 local server = require "saturn.dask.server"
 
@@ -39,7 +40,7 @@ local METHODS = {
   call_stack = "inspect", scheduler_logs = "inspect", worker_logs = "inspect", task_stream = "inspect",
   profile = "inspect", story = "inspect", performance_report = "inspect", dump_cluster_state = "inspect",
   write_scheduler_file = "inspect", versions = "inspect",
-  scatter = "scatter", scatter_list = "scatter",
+  scatter = "scatter", scatter_list = "scatter", scatter_dict = "scatter",
   cancel = "control", retry = "control", futures_of = "control",
   compute = "compute", persist = "compute", get = "compute",
 }
@@ -173,21 +174,18 @@ function Client:check_open()
   if self.closed then errors.raise("closed", "the client is closed") end
 end
 
-local WITH_KNOWN = {
-  key = "string", priority = "number", retries = "integer", workers = "string|table", allow_other_workers = "boolean",
-  resources = "table", pure = "boolean", actor = "boolean", tags = "string|table",
-}
-
---- A view of the client whose calls carry these: key, priority, retries, workers, allow_other_workers, resources,
---- pure, actor, tags.
----@param options table
+--- A view of the client whose calls carry these; a view of a view carries both.
+---@param options table key: of submit's task, or the leading part (or list) of map's keys; priority: higher comes
+--- first; retries: after so many failures the task failed; workers: names or addresses it may run on;
+--- allow_other_workers: those are only preferred; resources: {name = amount} it takes from its worker; pure: equal
+--- calls are one task; actor: the result stays on its worker as an actor; tags: the spans it belongs to; batch_size:
+--- how many calls of map go into one message
+---@return saturn.Client
 function Client:with(options)
-  options = errors.options(options, WITH_KNOWN)
-  local merged = {}
-  for name, value in pairs(rawget(self, "_with") or {}) do merged[name] = value end
-  for name, value in pairs(options) do merged[name] = value end
+  local merged = call_options.merge(rawget(self, "_with"), options, 2)
   local client = rawget(self, "_client") or self
-  return setmetatable({ _with = merged, _client = client }, {
+  local span_id = merged.span and merged.span.ids[#merged.span.ids]
+  return setmetatable({ _with = merged, _client = client, span_id = span_id }, {
     __index = function(_, name) return client[name] end,
     __newindex = function(_, name, value) client[name] = value end,
     __name = Client.__name,
@@ -201,6 +199,16 @@ end
 function Client:send(op)
   self:check_open()
   errors.check(self.session:send(op))
+end
+
+--- Waits until the scheduler has done all that was sent on the stream, and what it says to that is here. Requests go on
+--- connections of their own, which may be faster.
+---@param timeout number?
+function Client:settle(timeout)
+  local key = self:new_key("settle")
+  local probe <close> = self.session:future(key, rawget(self, "_client") or self)
+  self:send { op = "report-key", key = key } -- no task has this key, and the answer to that is that it is cancelled
+  loop.wait(function() return probe.status ~= "pending" end, timeout, "an answer of the scheduler")
 end
 
 --- Called by the loop after the network moved.
@@ -253,33 +261,18 @@ function Client:new_key(prefix)
   return ("%s-%s%08x"):format(prefix, client._prefix, client._sequence)
 end
 
-local function annotate(graph, with)
-  if with.priority then graph:annotate("priority", with.priority) end
-  if with.retries then graph:annotate("retries", with.retries) end
-  if with.workers then
-    graph:annotate("workers", type(with.workers) == "string" and { with.workers } or with.workers)
-  end
-  if with.allow_other_workers ~= nil then graph:annotate("allow_other_workers", with.allow_other_workers) end
-  if with.resources then graph:annotate("resources", core.wire.map(with.resources)) end
-end
-
 --- A graph that carries the options of this view.
 function Client:new_graph(interactive)
   self:check_open()
   local with = rawget(self, "_with") or {}
   local graph = self.session:graph(self.release)
   graph:options(interactive, with.actor or false)
-  annotate(graph, with)
+  call_options.annotate(self, graph)
   return graph
 end
 
 function Client:add_task(graph, key, callable, args, nargs, kwargs)
   errors.check(graph:task(key, callable.module, callable.name, callable.source, args, nargs, kwargs))
-end
-
-function Client:key_for(callable)
-  local with = rawget(self, "_with")
-  return with and with.key or self:new_key(callable.prefix)
 end
 
 --- Calls a Python function on the cluster.
@@ -289,48 +282,65 @@ end
 function Client:submit(fn, ...)
   local callable = node.callable(fn, 2)
   local args, nargs, kwargs = node.arguments(table.pack(...))
+  local key = call_options.key(self, callable, args, nargs, kwargs)
   local graph = self:new_graph(true)
-  local key = self:key_for(callable)
   self:add_task(graph, key, callable, args, nargs, kwargs)
   graph:want(key)
   errors.check(self.session:submit(graph))
   return self.session:future(key, rawget(self, "_client") or self)
 end
 
-local function shortest(lists)
+local function check_lists(lists, count)
+  if count == 0 then errors.misuse(3, "map needs a list of values to call the function with") end
   local length
-  for _, list in ipairs(lists) do
-    if not length or #list < length then length = #list end
+  for i = 1, count do
+    local list = lists[i]
+    if type(list) == "function" then
+      errors.misuse(3, "map needs lists, but argument %d is a function: collect what an iterator gives in a table first",
+        i + 1)
+    end
+    if type(list) ~= "table" then errors.misuse(3, "map needs lists, but argument %d is a %s", i + 1, type(list)) end
+    length = math.min(length or #list, #list)
   end
   return length
 end
 
+-- Calls number first to last of a map in one message. Futures are made at once, so that what was sent is let go when a
+-- later call cannot be sent.
+local function map_batch(self, call, key_of, first, last, futures)
+  local graph, keys, seen = self:new_graph(true), {}, {}
+  local args, lists, count, kwargs = {}, call.lists, call.count, call.kwargs
+  for i = first, last do
+    for j = 1, count do args[j] = lists[j][i] end
+    local key = key_of(i, args, count, kwargs)
+    if not seen[key] then
+      self:add_task(graph, key, call.callable, args, count, kwargs)
+      graph:want(key)
+      seen[key] = true
+    end
+    keys[i] = key
+  end
+  errors.check(self.session:submit(graph))
+  local session, client = self.session, rawget(self, "_client") or self
+  for i = first, last do futures[i] = session:future(keys[i], client) end
+end
+
 --- Calls a Python function for each element of a list, or for the elements of several lists side by side, to the
---- shortest. All go to the scheduler in one message.
+--- shortest. All go to the scheduler in one message, or in several with the option batch_size.
 ---@param fn any as for submit
 ---@param ... table lists; saturn.py.kw{...} last for keyword arguments that all calls share
 ---@return saturn.Future[]
 function Client:map(fn, ...)
   local callable = node.callable(fn, 2)
   local lists, count, kwargs = node.arguments(table.pack(...))
-  if count == 0 then errors.misuse(2, "map needs a list of values to call the function with") end
-  for i = 1, count do
-    if type(lists[i]) ~= "table" then errors.misuse(2, "map needs lists, but argument %d is a %s", i + 1, type(lists[i])) end
+  local length = check_lists(lists, count)
+  local key_of = call_options.keys(self, callable, length)
+  local batch = call_options.batch_size(self, length)
+  local call = { callable = callable, lists = lists, count = count, kwargs = kwargs }
+  local futures = {}
+  for first = 1, length, batch do
+    map_batch(self, call, key_of, first, math.min(length, first + batch - 1), futures)
   end
-  local length = shortest({ table.unpack(lists, 1, count) })
-  if length == 0 then return {} end
-  local graph, keys = self:new_graph(true), {}
-  local args = {}
-  for i = 1, length do
-    for j = 1, count do args[j] = lists[j][i] end
-    local key = self:new_key(callable.prefix)
-    self:add_task(graph, key, callable, args, count, kwargs)
-    graph:want(key)
-    keys[i] = key
-  end
-  errors.check(self.session:submit(graph))
-  local futures, session, client = {}, self.session, rawget(self, "_client") or self
-  for i = 1, length do futures[i] = session:future(keys[i], client) end
   return futures
 end
 

@@ -6,7 +6,6 @@ local errors = require "saturn.error"
 local failure = require "saturn.dask.failure"
 local gather = require "saturn.dask.gather"
 local loop = require "saturn.loop"
-local ops = require "saturn.dask.ops"
 
 ---@class saturn.Future
 ---@field key string
@@ -84,16 +83,12 @@ end
 --- Cancels the task: those who wait for it are told, and what depends on it is cancelled too.
 ---@param options table? force, reason, message
 function Future:cancel(options)
-  options = errors.options(options, { force = "boolean", reason = "string", message = "string" })
-  self.client:check_open()
-  ops.cancel(self.client, { self.key }, options.force or false, options.reason, options.message)
+  require("saturn.dask.control").cancel(self.client, self, options)
 end
 
 --- Runs the task again after it failed.
 function Future:retry()
-  local client = self.client
-  client:check_open()
-  client.scheduler:call("retry", { keys = { self.key }, client = client.id }, client.request_timeout)
+  require("saturn.dask.control").retry(self.client, self)
 end
 
 --- Calls `fn(future)` once the task is over (at once when it is). An error in it is raised where the loop is stepped.

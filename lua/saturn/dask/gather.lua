@@ -46,6 +46,9 @@ local function worker_of(client, address)
   return worker
 end
 
+--- The connections to a worker, made when first asked for.
+M.worker_of = worker_of
+
 -- Which worker to ask for which keys: the holder with the fewest so far.
 local function assign(who_has)
   local by_worker = {}

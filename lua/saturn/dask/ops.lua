@@ -18,6 +18,7 @@ local wire = require("saturn.core").wire
 --- How a client cancels keys. Until 2023.3.0 it was a request, later a message of the stream.
 function M.cancel(client, keys, force, reason, message)
   if client.release < 20230301 then
+    client:settle(client.request_timeout) -- the request must not overtake the tasks
     client.scheduler:call("cancel", { keys = keys, client = client.id, force = force }, client.request_timeout)
     return
   end
