@@ -104,6 +104,14 @@ describe("the control plane", function()
       raises("api", "no reason given", conn.sizes, conn)
     end)
 
+    it("let no server move the cursor of a terminal", function()
+      faults({ path = "/api/dask_clusters/info", status = 400, json = { message = "a\27[2Jb" .. ("c"):rep(1e5) } })
+      local err = raises("api", "a%?%[2Jb", conn.sizes, conn)
+      assert.is_true(#err.message < 3000)
+      faults({ cluster_status = { "error" }, errors = { "\27]0;x\7" } })
+      raises("api", "%?%]0;x%?", conn.cluster, conn)
+    end)
+
     it("name the address that refuses connections", function()
       local nobody = connect({ base_url = "http://127.0.0.1:1", token = "t0" })
       raises("connect", "127.0.0.1.*Check base_url", nobody.sizes, nobody)
@@ -114,11 +122,19 @@ describe("the control plane", function()
     it("tell of a body that is no JSON, or not the expected one", function()
       faults({ path = "/api/dask_clusters/info", status = 200, body = "<html><title>Sign in</title></html>" })
       raises("protocol", "not JSON.*Sign in.*base_url", conn.sizes, conn)
+      faults({ path = "/api/dask_clusters/info", status = 200, json = { server_options = { size = { 1 } } } })
+      raises("protocol", "without a name", conn.sizes, conn)
+      faults({ path = "/api/dask_clusters", status = 200, json = { dask_clusters = { 1 } } })
+      raises("protocol", "no object", conn.clusters, conn)
       for _, answer in ipairs { { a = 1 }, { server_options = 1 }, { 1, 2 } } do
         faults({ path = "/api/dask_clusters/info", status = 200, json = answer })
         raises("protocol", "sizes cannot be read", conn.sizes, conn)
       end
-      for _, body in ipairs { "", "null", "[]", "3", '"ready"', '{"status": 1}', '{"id": "x"}' } do
+      for _, body in ipairs { "3", '"ready"', "true" } do
+        faults({ path = "/api/dask_clusters", status = 200, body = body })
+        raises("protocol", "neither an object nor a list", conn.cluster, conn)
+      end
+      for _, body in ipairs { "", "null", "[]", '{"status": 1}', '{"id": "x"}' } do
         faults({ path = "/api/dask_clusters", status = 200, body = body })
         raises("protocol", "no status", conn.cluster, conn)
       end
@@ -275,13 +291,13 @@ describe("the control plane", function()
     end)
 
     it("scales and adapts, and says what changed", function()
-      assert.equal("scaled from 1 to 2 workers; adaptive scaling is off", tostring(cluster:scale(2)))
+      assert.truthy(tostring(cluster:scale(2)):find "^scaled from 1 to 2 workers")
       cluster:wait_for_workers(2, 20)
       assert.equal("scaling adaptively from 1 to 2 workers", tostring(cluster:adapt(1, 2)))
       local change = cluster:scale(1)
       assert.is_true(change.adaptive_off)
-      assert.equal("scaled to 1 workers; adaptive scaling was on and is off now", tostring(change))
-      assert.equal("scaled from 1 to 1 workers", tostring(cluster:scale(1)))
+      assert.equal("scaled to 1 worker; adaptive scaling was on and is off now", tostring(change))
+      assert.equal("scaled from 1 to 1 worker", tostring(cluster:scale(1)))
       assert.has_error(function() cluster:scale(-1) end)
       assert.has_error(function() cluster:adapt(2, 1) end)
       raises("api", "outside", cluster.scale, cluster, 100000)
@@ -617,7 +633,17 @@ describe("the local default", function()
   it("runs several at once", function()
     local a <close> = cloud.connect "local"
     local b <close> = cloud.connect "local"
-    loop.run(function() a:ping() end, function() b:ping() end)
+    local addresses = {}
+    local function begin(conn)
+      return function()
+        local cluster <close> = conn:cluster { n_workers = 0, nthreads = 1 }
+        addresses[#addresses + 1] = cluster.scheduler_address
+        cluster:close()
+      end
+    end
+    loop.run(begin(a), begin(b))
+    assert.equal(2, #addresses)
+    assert.not_equal(addresses[1], addresses[2])
     assert.not_equal(a.base_url, b.base_url)
   end)
 end)

@@ -84,6 +84,15 @@ describe("settings", function()
     assert.truthy(message:find("the profiles are prod, test", 1, true))
   end)
 
+  it("name what is wrong in a profile", function()
+    local env = profiles { profiles = { a = { base_url = 1 }, b = { base_ur = "x" }, c = { timeout = -1 } } }
+    assert.truthy(resolve(env, '{ profile = "a" }'):find "^value\tprofile 'a' in .*: option 'base_url' must be string")
+    assert.truthy(resolve(env, '{ profile = "b" }'):find "did you mean 'base_url'")
+    assert.truthy(resolve(env, '{ profile = "c" }'):find "must be a number, 0 or more")
+    private("config/saturn/config.json", "[")
+    assert.truthy(resolve(env, '{ profile = "a" }'):find "is not a JSON object")
+  end)
+
   it("never send a profile's token to another service", function()
     local env = profiles { default = "prod", profiles = { prod = { base_url = URL, token = "prodtoken" } } }
     env.SATURN_BASE_URL = "https://elsewhere.org"
@@ -157,6 +166,9 @@ describe("settings", function()
     ok, err = pcall(cloud.connect, { base_url = 1 })
     assert.is_false(ok)
     assert.truthy(err:find "'base_url' must be string")
+    ok, err = pcall(function() cloud.connect { base_url = URL, timeout = -1 } end)
+    assert.is_false(ok)
+    assert.truthy(err:find "^spec/settings_spec.lua:%d+: option 'timeout' must be a number, 0 or more")
     ok, err = pcall(function() cloud.connect(1) end)
     assert.is_false(ok)
     assert.truthy(err:find "^spec/settings_spec.lua:%d+: ")

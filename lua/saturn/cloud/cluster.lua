@@ -63,7 +63,7 @@ function Cluster:refresh()
   local external = self.connection.settings.external
   local info = object(call(self, "GET", "info", { query = external and { is_external = "true" } or nil }),
     "what the service says about the cluster")
-  if type(info.scheduler_address) ~= "string" then
+  if type(info.scheduler_address) ~= "string" or info.scheduler_address:find("[%s%c]") then
     errors.raise("protocol", ("the service does not say where the scheduler of %s is"):format(self.name))
   end
   self.scheduler_address = info.scheduler_address
@@ -159,7 +159,7 @@ function Change:__tostring()
   end
   local from = self.before and ("from %d "):format(self.before) or ""
   local adaptive = self.adaptive_off == nil and "; adaptive scaling is off" or ADAPTIVE[self.adaptive_off]
-  return ("scaled %sto %d workers%s"):format(from, self.n, adaptive)
+  return ("scaled %sto %d worker%s%s"):format(from, self.n, self.n == 1 and "" or "s", adaptive)
 end
 
 local function check_number(name, value)
@@ -230,7 +230,7 @@ local LOG_OPTIONS = { component = "string", pod_name = "string", cluster = "stri
 ---@return saturn.ClusterLogs
 function Cluster:logs(options)
   options = errors.options(options, LOG_OPTIONS)
-  return read_logs((call(self, "GET", "logs", { query = options })))
+  return read_logs((call(self, "GET", "logs", { query = options, scalar = true })))
 end
 
 --- Status, errors and how many workers are pending, running and failed.

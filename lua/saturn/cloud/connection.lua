@@ -59,8 +59,19 @@ function Connection:sizes()
     errors.raise("protocol", "the service's list of sizes cannot be read: is base_url the address of a Saturn "
       .. "installation?")
   end
-  for _, size in ipairs(list) do size.display = size.display or size.display_name end
+  for _, size in ipairs(list) do
+    if type(size) ~= "table" or type(size.name) ~= "string" then
+      errors.raise("protocol", "the service's list of sizes holds one without a name")
+    end
+    size.display = size.display or size.display_name
+  end
   return list
+end
+
+local function check_rows(list, path, name)
+  for _, row in ipairs(list) do
+    if type(row) ~= "table" then errors.raise("protocol", ("%s: a row of %s is no object"):format(path, name)) end
+  end
 end
 
 --- All pages of a list.
@@ -76,9 +87,10 @@ function Connection:pages(path, name, query)
     local data = self.http:call { path = path, query = page }
     local list = type(data) == "table" and (data[name] or (data[1] and data)) or {}
     if type(list) ~= "table" then errors.raise("protocol", ("%s: the list of %s is none"):format(path, name)) end
+    check_rows(list, path, name)
     table.move(list, 1, #list, #all + 1, all)
+    if data.next_key == nil or data.next_key == next_key or #list == 0 then break end
     next_key = data.next_key
-    if next_key == nil or #list == 0 then break end
   end
   return all
 end

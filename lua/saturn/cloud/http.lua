@@ -195,6 +195,15 @@ local function network_error(settings, kind, message)
   errors.raise(kind, advice:format(settings.host, settings.credentials:redact(message:gsub("%.$", ""))))
 end
 
+local LONGEST_TEXT = 2000
+
+--- Text of a server as it may be shown: not without end, and without characters that move a terminal's cursor.
+---@param text string
+---@return string
+function M.clean(text)
+  return (text:sub(1, LONGEST_TEXT):gsub("[\0-\8\11-\31\127]", "?"))
+end
+
 local function shorten(text)
   text = text:gsub("%s+", " "):gsub("^ ", ""):gsub(" $", "")
   if #text <= 200 then return text end
@@ -215,7 +224,7 @@ local function reason(response)
   local data = json.decode(response.body)
   if type(data) == "table" then
     local message = data.message or data.error or data.detail
-    if type(message) == "string" and message ~= "" then return message, data.error_code end
+    if type(message) == "string" and message ~= "" then return M.clean(message), data.error_code end
   end
   local text = page_text(response.body)
   return text ~= "" and text or "no reason given"
@@ -286,6 +295,7 @@ end
 ---@field timeout number?
 ---@field repeatable boolean? false: not sent again unless the service turned it away untouched
 ---@field raw boolean? give the text of the answer
+---@field scalar boolean? an answer that is neither an object nor a list is fine
 
 local function body_of(call)
   if not call.json then return call.body end
@@ -303,7 +313,12 @@ local function decode(settings, call, response)
       .. "installation?"):format(call.method or "GET", call.path, response.headers["content-type"] or "no content type",
       settings.credentials:redact(page_text(response.body)), settings.base_url), { status = response.status })
   end
-  return data == nil and {} or data, response
+  if data == nil then data = {} end
+  if type(data) ~= "table" and not call.scalar then
+    errors.raise("protocol", ("%s %s: the answer is JSON, but neither an object nor a list. Is base_url (%s) the "
+      .. "address of a Saturn installation?"):format(call.method or "GET", call.path, settings.base_url))
+  end
+  return data, response
 end
 
 --- Makes a call and gives the decoded answer ({} for an empty one), raising an error object for every failure.

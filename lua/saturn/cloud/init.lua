@@ -26,7 +26,7 @@ end
 function M.connect(options, local_options)
   if options == "local" then return connect_local(local_options) end
   if type(options) == "string" then options = { base_url = options } end
-  return connection.new(settings.resolve(errors.options(options, settings.known)))
+  return connection.new(settings.resolve(settings.check(options, 2)))
 end
 
 local LOCAL_KNOWN = { n_workers = "integer", threads_per_worker = "integer", memory_limit = "string|integer",

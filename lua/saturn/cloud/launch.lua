@@ -107,8 +107,8 @@ local function adopt(cluster, answer, run)
     errors.raise("protocol", "the service says that the cluster is ready, but not its id")
   end
   cluster.id = id
-  cluster.name = type(answer.name) == "string" and answer.name or id
-  if not run.found_running then cluster.started, cluster.credentials_ = true, nil end
+  cluster.name = http.clean(type(answer.name) == "string" and answer.name or id):gsub("%c", " ")
+  if not run.found_running then cluster.started, cluster.adaptive, cluster.credentials_ = true, false, nil end
   cluster.status_word, cluster.warnings, cluster.ready_at = answer.status, run.warnings, loop.now()
   cluster.n_workers = cluster.n_workers or math.tointeger(answer.n_workers)
   return cluster:refresh()

@@ -55,10 +55,12 @@ function M.list(connection, kind, query)
       errors.raise("protocol", ("the service's list of %s cannot be read"):format(M.kinds[kind]))
     end
     for _, recipe in ipairs(data.recipes) do
+      if type(recipe) ~= "table" then errors.raise("protocol", "a recipe in the service's list is no object") end
       if recipe.type == nil or recipe.type == kind then all[#all + 1] = new(connection, kind, recipe) end
     end
-    key = data.next_last_key or data.next_key
-    if key == nil or #data.recipes == 0 then break end
+    local next_key = data.next_last_key or data.next_key
+    if next_key == nil or next_key == key or #data.recipes == 0 then break end
+    key = next_key
   end
   return all
 end

@@ -18,6 +18,20 @@ M.known = {
   on_request = "callable", on_warning = "callable",
 }
 
+--- Checks types, and that numbers are not negative. Misuse is raised `level` up.
+---@param options table?
+---@param level integer
+---@return table options
+function M.check(options, level)
+  options = errors.options(options, M.known, level + 1)
+  for name, value in pairs(options) do
+    if type(value) == "number" and (value < 0 or value ~= value) then
+      errors.misuse(level + 1, "option '%s' must be a number, 0 or more", name)
+    end
+  end
+  return options
+end
+
 -- The version of dask-saturn whose protocol this is; the service compares it.
 local PROTOCOL_VERSION = "0.4.4"
 
@@ -75,13 +89,9 @@ local function read_profile(name)
     errors.raise("value", ("there is no profile '%s' in %s: %s"):format(tostring(wanted), path or "the settings file",
       profile_names(config)))
   end
-  for key, value in pairs(profile) do
-    if M.known[key] == nil then
-      errors.raise("value", ("profile '%s' in %s: unknown setting '%s'"):format(wanted, path, tostring(key)))
-    end
-    if M.known[key] == "string" and type(value) ~= "string" then
-      errors.raise("value", ("profile '%s' in %s: '%s' must be a string"):format(wanted, path, key))
-    end
+  local ok, problem = pcall(M.check, profile, 1)
+  if not ok then
+    errors.raise("value", ("profile '%s' in %s: %s"):format(wanted, path, problem:gsub("^[^:\n]+:%d+: ", "")))
   end
   return profile
 end

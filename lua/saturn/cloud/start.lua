@@ -110,7 +110,7 @@ end
 
 local function strings(value)
   local list = {}
-  for _, item in ipairs(type(value) == "table" and value or {}) do list[#list + 1] = tostring(item) end
+  for _, item in ipairs(type(value) == "table" and value or {}) do list[#list + 1] = http.clean(tostring(item)) end
   return list
 end
 
