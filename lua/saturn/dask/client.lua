@@ -10,6 +10,7 @@ local node = require "saturn.dask.node"
 local call_options = require "saturn.dask.options"
 local ops = require "saturn.dask.ops"
 local server = require "saturn.dask.server"
+local summary = require "saturn.dask.summary"
 
 ---@class saturn.Client
 ---@field address string the scheduler's address
@@ -83,9 +84,10 @@ local function attempt(self, options, deadline)
   local version, release = release_of(call:wait(left))
   if not release then release = guess_release(scheduler, left) end
   check_release(version, release)
-  loop.wait(function() return errors.check(session:state()) end, math.max(0, deadline - loop.now()),
+  local look = scheduler:start("identity", ops.identity(release, 0)) -- for tostring, while the registration goes on
+  loop.wait(function() return errors.check(session:state()) and look:done() end, math.max(0, deadline - loop.now()),
     "the registration at the scheduler")
-  self.scheduler, self.session, self.version, self.release = scheduler, session, version, release
+  self.scheduler, self.session, self.version, self.release, self._look = scheduler, session, version, release, look
   return true
 end
 
@@ -133,22 +135,31 @@ end
 
 -- ---- fields, and views with options -----------------------------------------------------------------------------
 
-local function identity(self)
-  if not rawget(self, "_identity") then
-    rawset(self, "_identity", self.scheduler:call("identity", ops.identity(self.release, 0), self.request_timeout))
-  end
-  return rawget(self, "_identity")
+-- Keeps what the scheduler said of itself, when it was asked at the beginning or since.
+local function note(self, identity)
+  rawset(self, "_look", nil)
+  rawset(self, "_summary", summary.of(identity))
 end
 
-local function host_of(address)
-  return address:match("^%a+://(.+):%d+$")
+-- What is known without asking.
+local function known(self)
+  local look = rawget(self, "_look")
+  if look and look:done() then
+    rawset(self, "_look", nil)
+    local ok, identity = pcall(look.reply, look)
+    if ok then note(self, identity) end
+  end
+  return rawget(self, "_summary")
 end
 
 local function dashboard_link(self)
-  local services = identity(self).services
-  local port = type(services) == "table" and services.dashboard
-  if not port then return nil end
-  return ("http://%s:%d/status"):format(host_of(self.address), port)
+  local look = rawget(self, "_look")
+  if look then
+    note(self, look:wait(self.request_timeout))
+  elseif not rawget(self, "_summary") then
+    note(self, self.scheduler:call("identity", ops.identity(self.release, 0), self.request_timeout))
+  end
+  return summary.dashboard(rawget(self, "_summary"), self.address)
 end
 
 function Client.__index(self, name)
@@ -165,9 +176,14 @@ function Client.__index(self, name)
   return method
 end
 
+--- Address, workers, threads, memory and dashboard as of the last look (at the beginning, and with each scheduler_info
+--- and wait_for_workers); asks nobody.
 function Client:__tostring()
-  local state = self.closed and "closed" or "connected"
-  return ("<saturn.client: %s, distributed %s, %s>"):format(self.address, self.version or "?", state)
+  local parts = { self.address, "distributed " .. (rawget(self, "version") or "?") }
+  local seen = not rawget(self, "closed") and known(self)
+  if seen then parts[#parts + 1] = summary.text(seen, self.address) end
+  if rawget(self, "closed") then parts[#parts + 1] = "closed" end
+  return ("<saturn.client: %s>"):format(table.concat(parts, ", "))
 end
 
 function Client:check_open()
@@ -358,7 +374,9 @@ end
 ---@return table
 function Client:scheduler_info()
   self:check_open()
-  return self.scheduler:call("identity", ops.identity(self.release, -1), self.request_timeout)
+  local info = self.scheduler:call("identity", ops.identity(self.release, -1), self.request_timeout)
+  note(rawget(self, "_client") or self, info)
+  return info
 end
 
 local FIRST_LOOK, LONGEST_LOOK = 0.02, 1
