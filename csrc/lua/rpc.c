@@ -78,7 +78,7 @@ static int call_done(lua_State *L)
     return 1;
 }
 
-/* The reply's value, or nil, kind, message. A reply of nil is `false`. */
+/* reply(keep_nil) → the reply's value, or nil, kind, message. A reply of nil is `false`, with keep_nil null. */
 static int call_reply(lua_State *L)
 {
     sat_error err;
@@ -89,7 +89,12 @@ static int call_reply(lua_State *L)
     if (status != SAT_OK) return satL_fail(L, &err);
     sat_message *reply = sat_call_reply(box->call);
     if (satL_push_msgpack(L, reply, reply->frames[0], &box->limits, keep_nil, &err) != SAT_OK) return satL_fail(L, &err);
-    if (lua_isnil(L, -1)) lua_pushboolean(L, 0);
+    if (lua_isnil(L, -1)) {
+        if (keep_nil)
+            satL_push_null(L);
+        else
+            lua_pushboolean(L, 0);
+    }
     return 1;
 }
 
