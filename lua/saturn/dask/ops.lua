@@ -150,13 +150,14 @@ local function flush(client)
   return uid
 end
 
---- Publishes a dataset. A task submitted just before travels on the stream, so the request must not overtake it.
-function M.publish_put(client, name, keys, data, override, timeout)
+--- Publishes a dataset. A task submitted just before travels on the stream, so the request must not overtake it:
+--- `catch_up(client)` waits for the stream where the scheduler does not.
+function M.publish_put(client, name, keys, data, override, timeout, catch_up)
   local args = { override = override, client = client.id }
   if client.release >= 20260600 then
     args.names, args.keys, args.data, args.uid = { name }, { keys }, { data }, flush(client)
   else
-    if client.release >= 20240402 then client.scheduler:call("publish_wait_flush", { uid = flush(client) }, timeout) end
+    catch_up(client)
     args.name, args.keys, args.data = name, keys, data
   end
   client.scheduler:call("publish_put", args, timeout)
@@ -171,7 +172,7 @@ function M.publish_get(client, name, timeout)
   return client.scheduler:call("publish_get", { name = name, client = client.id }, timeout) or nil
 end
 
---- Takes a dataset away. Before 2026.6 an override leaves the old keys held, which `M.publish_frees` tells.
+--- Takes a dataset away.
 function M.publish_delete(client, name, timeout)
   local args = { name = name }
   if client.release >= 20260600 then args = { names = { name }, client = client.id, uid = flush(client) } end
