@@ -60,12 +60,12 @@ local function load(pickle)
   return ok and value or nil
 end
 
--- A warning is a text, or an object of its class with the text among its arguments.
+-- A warning is a text, or an object of its class, which then says more than the category.
 local function warned(message)
   if type(message) ~= "table" or type(message.message) ~= "string" then return tostring(message) .. "\n" end
   local text, category = load(message.message), message.category and load(message.category)
   if type(text) == "table" then
-    category = category or text
+    category = text
     text = text.args and text.args[1]
   end
   local name = type(category) == "table" and category.name or "UserWarning"
