@@ -1079,10 +1079,14 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
         return put_field(w, idx, "object");
     case PY_OBJECT:
     case PY_EXCEPTION:
+    case PY_TIMESTAMP:
+    case PY_PANDAS_TIMEDELTA:
+        return put_object(w, idx, type);
     case PY_DATAFRAME:
     case PY_SERIES:
     case PY_INDEX:
-        return put_object(w, idx, type);
+        if (lua_rawgetp(w->L, idx, &satL_py_extra) == LUA_TTABLE) return put(w, lua_gettop(w->L));
+        return sat_fail(w->err, SAT_VALUE, "a %s cannot be made in Lua; make it on the cluster", satL_py_name(type) + 7);
     case PY_NONE_:
     case PY_COUNT_:
         break;

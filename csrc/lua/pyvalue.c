@@ -43,6 +43,8 @@ static const char *const NAMES[PY_COUNT_] = {
     [PY_DATAFRAME] = "saturn.py.DataFrame",
     [PY_SERIES] = "saturn.py.Series",
     [PY_INDEX] = "saturn.py.Index",
+    [PY_TIMESTAMP] = "saturn.py.Timestamp",
+    [PY_PANDAS_TIMEDELTA] = "saturn.py.Timedelta",
 };
 
 const char *satL_py_name(satL_py type)

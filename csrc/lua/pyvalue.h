@@ -48,6 +48,8 @@ typedef enum satL_py {
     PY_DATAFRAME,
     PY_SERIES,
     PY_INDEX,
+    PY_TIMESTAMP,
+    PY_PANDAS_TIMEDELTA,
     PY_COUNT_
 } satL_py;
 

@@ -38,6 +38,7 @@ typedef enum object_kind {
     O_SET,
     O_GLOBAL,  /* module and name are slots in the pool */
     O_OBJECT,  /* an inert object or an exception */
+    O_WRAPPER, /* a table around an inert object, whose index is count */
     O_BUFFER,  /* out-of-band buffer: count is its number */
     O_BYTEARRAY, /* bytes as a slot in the pool */
     O_NDARRAY, /* an array before its BUILD, then the array */
@@ -144,7 +145,9 @@ typedef enum known {
     K_TIMEDELTA64,
     K_DATAFRAME,
     K_SERIES,
-    K_NEW_INDEX
+    K_NEW_INDEX,
+    K_TIMESTAMP,
+    K_PANDAS_TIMEDELTA
 } known;
 
 typedef struct known_name {
@@ -217,6 +220,8 @@ static const known_name KNOWN[] = {
     {"pandas.core.indexes.base", "_new_Index", K_NEW_INDEX},
     {"pandas.core.indexes.datetimes", "_new_DatetimeIndex", K_NEW_INDEX},
     {"pandas.core.indexes.period", "_new_PeriodIndex", K_NEW_INDEX},
+    {"pandas._libs.tslibs.timestamps", "_unpickle_timestamp", K_TIMESTAMP},
+    {"pandas._libs.tslibs.timedeltas", "_timedelta_unpickle", K_PANDAS_TIMEDELTA},
 };
 
 static const char *const EXCEPTIONS[] = {
@@ -470,6 +475,7 @@ static bool make(vm *v, uint32_t index, size_t room_for, bool marked)
     case O_VALUE:
     case O_BYTES:
     case O_OBJECT:
+    case O_WRAPPER:
     case O_DTYPE:
     case O_UUID:
         return broken(v, "internal error"); /* always made at once */
@@ -924,6 +930,20 @@ static bool new_inert(vm *v, slot callable, slot args, slot kwargs, bool is_new,
     if (!adopt(v, O_OBJECT, out)) return false;
     v->objects[out->u.i].known = (uint16_t)what;
     return raise_height(v, (uint32_t)out->u.i, height);
+}
+
+/* A pandas object: an inert object inside a table, so that its own fields do not hide columns of their names. */
+static bool new_wrapped(vm *v, slot callable, slot args, slot kwargs, bool is_new, satL_py type, slot *out)
+{
+    slot inner;
+    if (!new_inert(v, callable, args, kwargs, is_new, PY_OBJECT, &inner)) return false;
+    lua_createtable(v->L, 0, 1);
+    if (!push_value(v, inner)) return false;
+    lua_rawsetp(v->L, -2, &satL_py_extra);
+    satL_py_set(v->L, type);
+    if (!adopt(v, O_WRAPPER, out)) return false;
+    v->objects[out->u.i].count = (uint32_t)inner.u.i;
+    return raise_height(v, (uint32_t)out->u.i, height_of(v, inner));
 }
 
 /* ------------------------------------------------------------------ calls */
@@ -2007,6 +2027,12 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
     case K_NEW_INDEX:
         type = PY_INDEX;
         break;
+    case K_TIMESTAMP:
+        if (c.n >= 1 && item(v, c.args, 0).kind == S_INT) type = PY_TIMESTAMP;
+        break;
+    case K_PANDAS_TIMEDELTA:
+        if (c.n >= 1 && item(v, c.args, 0).kind == S_INT) type = PY_PANDAS_TIMEDELTA;
+        break;
     case K_NOTHING:
     case K_OBJECT:
     case K_SKELETON_CLASS:
@@ -2015,8 +2041,10 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
         break;
     }
     lua_settop(v->L, LS_TOP);
-    if (result == NOT_MINE) return v->status == SAT_OK && new_inert(v, callable, args, slot_none(), false, type, out);
-    return result == DONE;
+    if (result == DONE) return true;
+    if (result == FAILED || v->status != SAT_OK) return false;
+    if (type == PY_INDEX) return new_wrapped(v, callable, args, slot_none(), false, type, out);
+    return new_inert(v, callable, args, slot_none(), false, type, out);
 }
 
 static bool do_newobj(vm *v, slot class, slot args, slot kwargs, slot *out)
@@ -2033,9 +2061,9 @@ static bool do_newobj(vm *v, slot class, slot args, slot kwargs, slot *out)
     }
     if ((what == K_LIST || what == K_DICT || what == K_SET || what == K_ORDEREDDICT) && n == 0)
         return do_reduce(v, class, args, out);
+    if (what == K_DATAFRAME || what == K_SERIES)
+        return new_wrapped(v, class, args, kwargs, true, what == K_SERIES ? PY_SERIES : PY_DATAFRAME, out);
     if (what == K_EXCEPTION) type = PY_EXCEPTION;
-    if (what == K_DATAFRAME) type = PY_DATAFRAME;
-    if (what == K_SERIES) type = PY_SERIES;
     return new_inert(v, class, args, kwargs, true, type, out);
 }
 
@@ -2056,6 +2084,9 @@ static bool do_build(vm *v, slot target, slot state)
     case O_UUID:
         result = build_uuid(v, index, state);
         break;
+    case O_WRAPPER:
+        if (!do_build(v, slot_object(o->count), state)) return false;
+        return raise_height(v, index, v->objects[v->objects[index].count].height);
     case O_OBJECT: {
         unsigned height = height_of(v, state);
         if (is_kind(v, state, O_TUPLE) && !make(v, (uint32_t)state.u.i, 0, true)) return false;

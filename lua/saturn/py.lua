@@ -276,9 +276,10 @@ stand_in("__eq", function(a, b) return a == b end, "int", "complex", "Decimal", 
 stand_in("__lt", function(a, b) return a < b end, "int", "date", "datetime", "timedelta")
 stand_in("__le", function(a, b) return a <= b end, "int", "date", "datetime", "timedelta")
 stand_in("__index", function(self, key) return self[key] end, "int", "datetime", "timedelta", "DataFrame", "Series",
-  "Index")
+  "Index", "Timestamp", "Timedelta")
 stand_in("__len", function(self) return #self end, "range", "DataFrame", "Series", "Index")
-stand_in("__pairs", function(self) return pairs(self) end, "range", "OrderedDict", "defaultdict")
+stand_in("__pairs", function(self) return pairs(self) end, "range", "OrderedDict", "defaultdict", "DataFrame",
+  "Series", "Index")
 stand_in("__concat", function(a, b) return a .. b end, "int", "ref")
 
 return py

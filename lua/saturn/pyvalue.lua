@@ -379,6 +379,8 @@ local SCALARS = {
   ZoneInfo = function(self) return ("ZoneInfo('%s')"):format(tostring(self.key)) end,
   path = function(self) return ("%s(%s)"):format(self.kind or "PosixPath", quote(tostring(self.value))) end,
   dtype = function(self) return ("dtype('%s')"):format(tostring(self.value)) end,
+  Timestamp = function(self) return ("Timestamp('%s')"):format(tostring(self)) end,
+  Timedelta = function(self) return ("Timedelta('%s')"):format(tostring(self)) end,
   datetime64 = function(self)
     local class = self.delta and "timedelta64" or "datetime64"
     return ("%s(%s, '%s')"):format(class, tostring(self.value), tostring(self.unit))
@@ -439,7 +441,7 @@ local function add_table(state, value, what)
   elseif what == "array" then
     add_items(state, value, ("array('%s', ["):format(tostring(rawget(value, "typecode"))), "])", 1, #value)
   elseif what == "DataFrame" or what == "Series" or what == "Index" then
-    add(state, "<pandas " .. what .. ">")
+    add(state, "<pandas " .. what .. ">") -- as part of something; tostring shows more
   else
     add_object(state, value)
   end
@@ -739,11 +741,16 @@ types.range.__pairs = function(self)
 end
 types.ref.__concat = function(a, b) return tostring(a) .. tostring(b) end
 
--- pandas is loaded when a data frame is first looked into.
+-- pandas objects: see pandas.lua.
+function types.Timestamp.__index(self, key) return require("saturn.pandas").timestamp_index(self, key) end
+function types.Timestamp.__tostring(self) return require("saturn.pandas").timestamp_text(self) end
+function types.Timedelta.__index(self, key) return require("saturn.pandas").timedelta_index(self, key) end
+function types.Timedelta.__tostring(self) return require("saturn.pandas").timedelta_text(self) end
 for _, name in ipairs { "DataFrame", "Series", "Index" } do
   types[name].__index = function(self, key) return require("saturn.pandas").index(self, key) end
   types[name].__tostring = function(self) return require("saturn.pandas").tostring(self) end
   types[name].__len = function(self) return require("saturn.pandas").len(self) end
+  types[name].__pairs = function(self) return require("saturn.pandas").pairs(self) end
 end
 
 -- ---- types ----------------------------------------------------------------------------------------------------
@@ -757,7 +764,7 @@ local PYTHON = {
   UUID = "uuid.UUID", datetime = "datetime.datetime", date = "datetime.date", time = "datetime.time",
   timedelta = "datetime.timedelta", timezone = "datetime.timezone", ZoneInfo = "zoneinfo.ZoneInfo",
   dtype = "numpy.dtype", fn = "function", ref = "type", traceback = "traceback", DataFrame = "pandas.DataFrame",
-  Series = "pandas.Series", Index = "pandas.Index",
+  Timestamp = "pandas.Timestamp", Timedelta = "pandas.Timedelta", Series = "pandas.Series", Index = "pandas.Index",
 }
 
 --- The name of the Python type that a value goes back as.
