@@ -11,6 +11,7 @@
 #include "../core/session.h"
 #include "digest.h"
 #include "pickle.h"
+#include "pyvalue.h"
 #include "reactor.h"
 #include "wire.h"
 
@@ -90,6 +91,7 @@ static void push_key_value(lua_State *L, const sat_key *key)
     sat_error err;
     if (key == NULL || satL_push_msgpack(L, NULL, (sat_slice){NULL, key->name, key->len}, &limits, 1, &err) != SAT_OK)
         lua_pushnil(L);
+    if (lua_istable(L, -1)) satL_py_set(L, PY_TUPLE);
 }
 
 static int future_index(lua_State *L)

@@ -1,10 +1,12 @@
 --- What a client does with tasks that are on their way: cancel, retry, let them run without a Future.
 
+local core = require "saturn.core"
 local delayed = require "saturn.graph.delayed"
 local errors = require "saturn.error"
 local future = require "saturn.dask.future"
-local keys = require "saturn.graph.key"
 local ops = require "saturn.dask.ops"
+
+local encode = core.wire.encode
 
 local M = {}
 
@@ -105,7 +107,7 @@ function M.retry(client, futures)
     error(err, 0)
   end
   local retried = {}
-  for _, key in ipairs(err) do retried[keys.id(key)] = true end
+  for _, key in ipairs(err) do retried[encode(key)] = true end
   for _, each in ipairs(failed) do
     if not retried[each:id()] then ask_again(client, { each }) end
   end

@@ -21,9 +21,13 @@ local function prefix_of(name)
   return last ~= "" and last or "task"
 end
 
+-- Names that were looked at before; what is not in use goes away.
+local resolved = setmetatable({}, { __mode = "v" })
+
 --- Resolves a function given by name, as saturn.py.ref or as saturn.py.fn.
----@return table callable module, name, source, prefix
+---@return table callable module, name, source, prefix; it may be shared, so do not change it
 function M.callable(fn, level)
+  if resolved[fn] then return resolved[fn] end
   if type(fn) == "function" then
     errors.misuse(level + 1, "a Lua function cannot run on a Dask worker: name a Python function (\"package.module.name\") "
       .. "or give Python source with saturn.py.fn[[...]]")
@@ -33,7 +37,11 @@ function M.callable(fn, level)
     errors.misuse(level + 1, "expected a Python function: its name as a string, saturn.py.ref(...) or saturn.py.fn[[...]]; "
       .. "got %s", type(fn) == "table" and tostring(fn) or type(fn))
   end
-  return { module = ref.module, name = ref.name, source = ref.source, prefix = prefix_of(ref.label or ref.name) }
+  local callable = {
+    module = ref.module, name = ref.name, source = ref.source, prefix = prefix_of(ref.label or ref.name),
+  }
+  if type(fn) == "string" then resolved[fn] = callable end
+  return callable
 end
 
 --- Splits a trailing saturn.py.kw{...} off a packed list of arguments.

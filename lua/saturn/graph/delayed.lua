@@ -245,10 +245,10 @@ local function delayed_function(fn, options)
   if options.nout and options.nout < 1 then
     errors.misuse(3, "option 'nout' counts the parts of a result, from 1 on")
   end
-  if options.key then callable.prefix = options.key end
-  callable.ref = py.callable(fn)
-  callable.options = { pure = options.pure, nout = options.nout and math.tointeger(options.nout) }
-  return setmetatable({ [CALLABLE] = callable }, Function)
+  return setmetatable({ [CALLABLE] = {
+    module = callable.module, name = callable.name, source = callable.source, prefix = options.key or callable.prefix,
+    ref = py.callable(fn), options = { pure = options.pure, nout = options.nout and math.tointeger(options.nout) },
+  } }, Function)
 end
 
 local function is_function(value)
@@ -265,7 +265,7 @@ end
 function M.delayed(value, options)
   options = errors.options(options, KNOWN)
   if M.is_delayed(value) then return value end
-  if is_function(value) then return delayed_function(value, options) end
+  if is_function(value) then return (delayed_function(value, options)) end
   local meta = type(value) == "userdata" and getmetatable(value)
   if meta and meta.__name == "saturn.future" then return M.of_future(value) end
   local kind = py.kind(value) or type(value) == "table" and (#value > 0 and "list" or "dict") or type(value)

@@ -33,10 +33,10 @@ function M.check(value, level)
   return value
 end
 
---- The bytes that are the same for equal keys.
----@return string
+--- What is the same for equal keys, and can be looked up in a table: of a tuple its bytes, which are no text.
+---@return string|integer
 function M.id(value)
-  return core.wire.encode(value)
+  return type(value) == "table" and core.wire.encode(value) or value
 end
 
 --- The word by which dashboards group tasks of this key.
