@@ -9,6 +9,7 @@
 #pragma weak satL_open_wire
 #pragma weak satL_open_rpc
 #pragma weak satL_open_session
+#pragma weak satL_open_files
 
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
@@ -21,6 +22,7 @@ int luaopen_saturn_core(lua_State *L)
         {"reactor", satL_open_reactor}, {"process", satL_open_process}, {"http", satL_open_http},
         {"keypair", satL_open_keypair}, {"pickle", satL_open_pickle},   {"array", satL_open_array},
         {"wire", satL_open_wire},       {"rpc", satL_open_rpc},         {"session", satL_open_session},
+        {"files", satL_open_files},
         {NULL, NULL},
     };
     lua_newtable(L);

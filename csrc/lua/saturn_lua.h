@@ -35,5 +35,6 @@ int satL_open_array(lua_State *L);
 int satL_open_wire(lua_State *L);
 int satL_open_rpc(lua_State *L);
 int satL_open_session(lua_State *L);
+int satL_open_files(lua_State *L);
 
 #endif
