@@ -45,7 +45,8 @@ local function seconds(value, key)
   number = number == "" and 1 or tonumber(number)
   local scale = UNITS[unit == "" and "s" or unit and unit:lower()]
   if not number or not scale then
-    errors.raise("value", ("%s is %q, which is no time: write it as \"30s\" or \"500 ms\""):format(key, tostring(value)))
+    errors.raise("value", ("%s is '%s', which is no time: write it as \"30s\" or \"500 ms\""):format(key,
+      tostring(value)))
   end
   return number * scale
 end

@@ -32,11 +32,25 @@ local function default_client(options)
   return made
 end
 
+-- What Dask's configuration says stands in for what is not given.
+local function with_config(target, options)
+  if type(options) ~= "table" or not options.config then return target, options end
+  local config = options.config == true and require("saturn.dask.config").load() or options.config
+  local merged = {}
+  for name, value in pairs(config.options) do merged[name] = value end
+  for name, value in pairs(options) do merged[name] = value end
+  merged.config = nil
+  if target == nil then target = config.address end
+  return target, merged
+end
+
 --- Makes a client.
 ---@param target any a Cluster, "tcp://host:8786", "tls://host:8786", {scheduler_file=path}, or nil
----@param options table? timeout, name, direct, tls, limits, proxy
+---@param options table? timeout, name, direct, tls, limits, proxy, config (true: Dask's own configuration, or what
+--- saturn.config.load gave)
 ---@return saturn.Client
 function M.client(target, options)
+  target, options = with_config(target, options)
   if target == nil then return default_client(options) end
   if type(target) == "string" then return client.new(target, options) end
   if type(target) == "table" then
