@@ -1086,7 +1086,8 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
     case PY_SERIES:
     case PY_INDEX:
         if (lua_rawgetp(w->L, idx, &satL_py_extra) == LUA_TTABLE) return put(w, lua_gettop(w->L));
-        return sat_fail(w->err, SAT_VALUE, "a %s cannot be made in Lua; make it on the cluster", satL_py_name(type) + 7);
+        return sat_fail(w->err, SAT_VALUE, "a %s cannot be made in Lua; make it on the cluster",
+                        satL_py_name(type) + 7);
     case PY_NONE_:
     case PY_COUNT_:
         break;
