@@ -216,6 +216,21 @@ describe("the control plane", function()
       assert.equal("string", type(err.id))
     end)
 
+    it("outlasts looks that get no answer", function()
+      running()
+      requests()
+      local few = connect(server, { retries = 0 })
+      local seen = {}
+      faults({ cluster_status = { "pending" } }, { path = "/api/dask_clusters", status = 503, body = "down" },
+        { path = "/api/dask_clusters", truncate = 5 })
+      local cluster = few:cluster { on_status = function(status) seen[#seen + 1] = status end }
+      assert.same({ "pending", "no answer", "no answer", "ready" }, seen)
+      assert.equal(2, #cluster.warnings)
+      cluster.started = false
+      faults({ path = "/api/dask_clusters", status = 503, body = "down" })
+      raises("api", "down", few.cluster, few)
+    end)
+
     it("says what becomes of a cluster whose start is interrupted", function()
       local warnings = {}
       local watched = connect(server, { on_warning = function(text) warnings[#warnings + 1] = text end })
@@ -310,6 +325,7 @@ describe("the control plane", function()
       assert.truthy(tls.cert:find "BEGIN CERTIFICATE")
       assert.not_equal(tls.cert, tls.ca)
       assert.equal(tls, cluster:credentials())
+      for _, value in pairs(cluster) do assert.not_equal(tls, value) end
       local seen = requests()
       assert.equal(1, #seen)
       assert.truthy(seen[1].path:find "/csr$")
@@ -319,7 +335,7 @@ describe("the control plane", function()
 
     it("refuses chains that cannot be right", function()
       local function sign_with(how)
-        cluster.credentials_ = nil
+        cluster:forget_credentials()
         faults({ csr = how })
         return cluster:credentials()
       end
@@ -331,7 +347,7 @@ describe("the control plane", function()
       assert.is_nil(sign_with("crlf").cert:find("\r", 1, true))
       local other = sign_with "extra"
       faults({ path = "*/csr", body = other.cert .. other.ca })
-      cluster.credentials_ = nil
+      cluster:forget_credentials()
       raises("tls", "not for the key", cluster.credentials, cluster)
     end)
 

@@ -51,10 +51,10 @@ describe("a cluster of the service", function()
   end)
 
   it("names a chain of another authority", function()
-    cluster.credentials_ = nil
+    cluster:forget_credentials()
     conn.http:call { method = "POST", path = "_test/faults", json = { faults = { { csr = "wrong_ca" } } } }
     raises("tls", "certificate", cluster.client, cluster, { timeout = 5 })
-    cluster.credentials_ = nil
+    cluster:forget_credentials()
     local client <close> = cluster:client()
     assert.truthy(client)
   end)

@@ -29,6 +29,10 @@ local RECONNECT_WAIT = 3.5
 local FIRST_LOOK, LONGEST_LOOK = 0.2, 5
 local RENEW_BEFORE = 300
 
+-- Keys and certificates stand beside their cluster, not in it: whoever prints its fields does not find them.
+local keys = setmetatable({}, { __mode = "k" })   -- made, not signed yet
+local signed = setmetatable({}, { __mode = "k" }) -- { tls =, expires = }
+
 function Cluster:__tostring()
   local state = self.closed and ", closed" or ""
   return ("saturn.cluster %s (%s%s)"):format(self.name, self.scheduler_address or "not running", state)
@@ -271,9 +275,14 @@ function Cluster:restart(options)
   return launch.restart(self, start.check(errors.options(options, CYCLE_KNOWN)))
 end
 
+-- Some servers answer only when the cluster is gone.
+local function long_timeout(self)
+  return self.connection.settings.timeout or launch.LONG_TIMEOUT
+end
+
 --- Shuts the cluster down, keeping it for a later `start`.
 function Cluster:stop()
-  call(self, "POST", "stop", { body = "" })
+  call(self, "POST", "stop", { body = "", timeout = long_timeout(self) })
   self.scheduler_address, self.dashboard_link, self.started = nil, nil, false
 end
 
@@ -292,10 +301,10 @@ end
 
 -- Today's servers say "stop" where older ones said "close".
 local function shut_down(self)
-  local ok, err = pcall(call, self, "POST", "close", { body = "" })
+  local ok, err = pcall(call, self, "POST", "close", { body = "", timeout = long_timeout(self) })
   if ok then return end
   if not absent(err) then error(err, 0) end
-  local stopped, stop_err = pcall(call, self, "POST", "stop", { body = "" })
+  local stopped, stop_err = pcall(call, self, "POST", "stop", { body = "", timeout = long_timeout(self) })
   if stopped or (absent(stop_err) and try_status(self) == nil) then return end
   error(stop_err, 0)
 end
@@ -303,7 +312,7 @@ end
 local function retire(self)
   self.closed = true
   self.started = false
-  self.credentials_ = nil
+  keys[self], signed[self] = nil, nil
   if self.owns_connection then self.connection:close() end
 end
 
@@ -373,9 +382,17 @@ local function check_chain(self, chain, count)
   end
 end
 
--- A key and its certificates. The key leaves this machine never, and this process only as TLS uses it.
+--- Makes the key that the next `credentials` has signed. It takes some tenths of a second, which cost nothing while
+--- the cluster starts.
+function Cluster:prepare_key()
+  if not keys[self] and not signed[self] then keys[self] = errors.check(core.keypair.new()) end
+end
+
+-- A key and its certificates. The key never leaves this process.
 local function sign(self)
-  local pair <close> = errors.check(core.keypair.new())
+  self:prepare_key()
+  local pair <close> = keys[self]
+  keys[self] = nil
   local request = errors.check(pair:request("Dask Client " .. self.id))
   local text = call(self, "POST", "csr", { body = request, raw = true })
   local chain, kind, message = pair:chain(text)
@@ -392,22 +409,27 @@ end
 ---@return table?
 function Cluster:credentials()
   if not (self.scheduler_address or ""):find("^tls://") then return nil end
-  local kept = self.credentials_
+  local kept = signed[self]
   if not kept or kept.expires < os.time() + RENEW_BEFORE then
+    self:forget_credentials()
     local tls, expires = sign(self)
-    kept = setmetatable({ tls = tls, expires = expires },
-      { __tostring = function() return "saturn.tls_credentials" end, __name = "saturn.tls_credentials" })
-    self.credentials_ = kept
+    kept = { tls = tls, expires = expires }
+    signed[self] = kept
   end
   return kept.tls
+end
+
+--- Makes the next `credentials` or `client` have a new key signed.
+function Cluster:forget_credentials()
+  signed[self] = nil
 end
 
 local function client_options(self, options)
   local copy, tls = {}, {}
   for name, value in pairs(options or {}) do copy[name] = value end
-  local signed = self:credentials()
-  if not signed then return copy end
-  for name, value in pairs(signed) do tls[name] = value end
+  local credentials = self:credentials()
+  if not credentials then return copy end
+  for name, value in pairs(credentials) do tls[name] = value end
   for name, value in pairs(copy.tls or {}) do tls[name] = value end
   copy.tls = tls
   return copy

@@ -9,12 +9,12 @@ local start = require "saturn.cloud.start"
 local M = {}
 
 local CLUSTERS = "api/dask_clusters"
--- A service on this machine starts and stops a whole cluster before it answers some calls.
-local NEARBY_TIMEOUT = 60
+-- Some servers start or stop a whole cluster before they answer; dask-saturn waits without end.
+M.LONG_TIMEOUT = 120
 local STOP_LOOK = 2
 
 local function call(connection, fields)
-  fields.timeout = fields.method and connection.settings.nearby and NEARBY_TIMEOUT or nil
+  if fields.method then fields.timeout = connection.settings.timeout or M.LONG_TIMEOUT end
   return connection.http:call(fields)
 end
 
@@ -94,6 +94,11 @@ local function wait_ready(cluster, options, ask)
     if line then line:clear() end
     connection:warn(text)
   end
+  -- a cluster that starts anew may have a new authority; the time until it is ready is good for making the key
+  run.on_pending = function()
+    cluster:forget_credentials()
+    if connection.settings.external then cluster:prepare_key() end
+  end
   local ok, answer = pcall(start.wait_ready, connection, options, ask, run)
   if line then line:close() end
   if ok then return answer, run end
@@ -108,7 +113,7 @@ local function adopt(cluster, answer, run)
   end
   cluster.id = id
   cluster.name = http.clean(type(answer.name) == "string" and answer.name or id):gsub("%c", " ")
-  if not run.found_running then cluster.started, cluster.adaptive, cluster.credentials_ = true, false, nil end
+  if not run.found_running then cluster.started, cluster.adaptive = true, false end
   cluster.status_word, cluster.warnings, cluster.ready_at = answer.status, run.warnings, loop.now()
   cluster.n_workers = cluster.n_workers or math.tointeger(answer.n_workers)
   return cluster:refresh()
@@ -210,7 +215,10 @@ local function follow(cluster, options, action)
     begun = true
     return post_action(cluster, action)
   end)
-  if begun then run.found_running = false end
+  if begun then
+    run.found_running = false
+    cluster:forget_credentials()
+  end
   return adopt(cluster, answer, run)
 end
 
@@ -246,6 +254,7 @@ local function reset_selected(cluster, options)
     repeatable = false })
   local answer, run = bring_up(cluster, options)
   run.found_running = false
+  cluster:forget_credentials()
   return adopt(cluster, answer, run)
 end
 

@@ -169,9 +169,25 @@ local function next_wait(run)
     M.backoff(run.polls, settings.poll_min or POLL_MIN, settings.poll_max or POLL_MAX, http.jitter()))
 end
 
+-- Once the service has answered, a lost look is no reason to give up: the cluster goes on starting without it.
+local PASSING_KIND = { connect = true, closed = true, timeout = true }
+local PASSING_STATUS = { [429] = true, [502] = true, [503] = true, [504] = true }
+
+local function is_passing(err)
+  return errors.is_error(err) and (PASSING_KIND[err.kind] or (err.kind == "api" and PASSING_STATUS[err.status]))
+end
+
+local function look(run, ask)
+  if not run.answer then return check_answer(ask(false)) end
+  local ok, answer = pcall(ask, true)
+  if ok then return check_answer(answer) end
+  if not is_passing(answer) then error(answer, 0) end
+  return { status = "no answer", id = run.answer.id, warnings = { answer.message } }
+end
+
 local function poll(run, ask)
   while true do
-    local answer = check_answer(ask(run.polls > 0))
+    local answer = look(run, ask)
     run.answer = answer
     if READY[answer.status] then
       tell(run, answer)
@@ -182,6 +198,7 @@ local function poll(run, ask)
       failed(answer)
     end
     run.found_running = false
+    if run.polls == 0 and run.on_pending then run.on_pending() end
     local wait = next_wait(run)
     if not wait then timed_out(run.options, answer) end
     tell(run, answer, wait)
