@@ -69,7 +69,8 @@ describe("a pickle made by Python", function()
     end
     assert.is_true(#list > COUNT)
     write_records(back, list)
-    local output, status = support.shell(("%s %s check %s"):format(python, support.quote(SCRIPT), back) .. arguments, true)
+    local check = ("%s %s check %s"):format(python, support.quote(SCRIPT), back)
+    local output, status = support.shell(check .. arguments, true)
     assert.equal("", output, ("seed %d"):format(SEED))
     assert.equal(0, status)
   end)
@@ -250,8 +251,10 @@ describe("hostile bytes", function()
     "\x95\2\0\0\0\0\0\0\0N" }
   local WRONG = { "T\xff\xff\xff\xff.", "\x8b\xff\xff\xff\xff.", "\x8b\xff\xff\xff\x7f.", "X\xff\xff\xff\xff.",
     "B\xff\xff\xff\xff.", "T\xff\xff\xff\x7f.", "\x8d\xff\xff\xff\xff\xff\xff\xff\xff.",
-    "\x8d\xf7\xff\xff\xff\xff\xff\xff\xff.", "\x8e\xf8\xff\xff\xff\xff\xff\xff\xff.", "\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    "\x96\xff\xff\xff\xff\xff\xff\xff\xff.", "\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "Np-1\n.", "g-1\n.", "gx\n.", "h\0.",
+    "\x8d\xf7\xff\xff\xff\xff\xff\xff\xff.", "\x8e\xf8\xff\xff\xff\xff\xff\xff\xff.", 
+    "\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "\x96\xff\xff\xff\xff\xff\xff\xff\xff.", "\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "Np-1\n.", "g-1\n.", "gx\n.",
+    "h\0.",
     "j\xff\xff\xff\xff.", "I\n.", "I12x\n.", "Labc\n.", "L--1\n.", "F\n.", "Fabc\n.", "F1.0x\n.", "S'abc\n.", "Sabc\n.",
     "S'\n.", "S'abc\\'\n.", "V\\u12\n.", "V\\U00110000\n.", "\x80\6N.", "\x80\xffN.", "\x82\1.", "\x83\1\1.",
     "\x84\1\1\1\1.", "Pid\n.", "NQ.", "?.", "\xff.", "\1", "NR.", "N)R.", "K\1)\x81.", "]N\x93.", "]]\x90.", "NN}b.",
@@ -279,7 +282,8 @@ describe("hostile bytes", function()
   end)
 
   it("cut off at any place are refused", function()
-    local text = dumps { 1, 2.5, "text", py.tuple { 1 }, { a = py.datetime(2020, 1, 1) }, py.object("m.C", { 1 }, { k = 2 }) }
+    local text = dumps { 1, 2.5, "text", py.tuple { 1 }, { a = py.datetime(2020, 1, 1) },
+      py.object("m.C", { 1 }, { k = 2 }) }
     for i = 0, #text - 1 do refused(text:sub(1, i)) end
   end)
 
@@ -323,8 +327,8 @@ describe("hostile bytes", function()
     assert.is_true(#tostring(bomb) < 10000)
     -- calls that copy a long argument from the memo again and again
     local long = "\x8d" .. ("<s8"):pack(("a"):rep(1000000)):sub(1) .. "q\0"
-    local kind, message = refused("]cbuiltins\nbytearray\nq\1" .. "C\1a0" .. "\x8e" .. ("<s8"):pack(("a"):rep(1000000)) .. "q\2" ..
-      "(" .. ("h\1h\2\x85R"):rep(100000) .. "l.")
+    local kind, message = refused("]cbuiltins\nbytearray\nq\1" .. "C\1a0" .. "\x8e" ..
+      ("<s8"):pack(("a"):rep(1000000)) .. "q\2" .. "(" .. ("h\1h\2\x85R"):rep(100000) .. "l.")
     assert.equal("limit", kind)
     assert.matches("more data than it holds", message)
     kind = refused("c_codecs\nencode\nq\1" .. long .. "(" .. ("h\1h\0\x8c\6latin1\x86R"):rep(100000) .. "l.")
@@ -338,8 +342,8 @@ describe("hostile bytes", function()
     math.randomseed(SEED)
     local seeds = {}
     local shared = { 1, "two" }
-    for _, value in ipairs { { 1, 2.5, "text", shared, shared }, py.dict { a = 1, [2] = "b" }, py.datetime(2020, 1, 2, 3),
-      py.object("m.C", { 1 }, { k = 2 }), py.OrderedDict { { "a", 1 } }, py.set { 1, 2 }, py.int(("9"):rep(40)),
+    for _, value in ipairs { { 1, 2.5, "text", shared, shared }, py.dict { a = 1, [2] = "b" },
+      py.datetime(2020, 1, 2, 3), py.object("m.C", { 1 }, { k = 2 }), py.OrderedDict { { "a", 1 } }, py.set { 1, 2 }, py.int(("9"):rep(40)),
       require "saturn.array" { 1.5, 2.5 }, py.deque({ 1 }, 3), py.UUID(("0f"):rep(16)), py.path "/a/b" } do
       seeds[#seeds + 1] = dumps(value)
       seeds[#seeds + 1] = dumps(value, { protocol = 5 })
@@ -347,7 +351,8 @@ describe("hostile bytes", function()
     for _, file in ipairs { "cos\nsystem\n(S'x'\ntR.", "(ibuiltins\nlist\n.", "(cbuiltins\nlist\no.", "]q\0h\0a." } do
       seeds[#seeds + 1] = file
     end
-    local opcodes = "(.012FIJKLMNRSTUVXabcd}eghijlopqrst)uGBC]\x80\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8f\x90\x91\x92\x93\x94"
+    local opcodes = "(.012FIJKLMNRSTUVXabcd}eghijlopqrst)uGBC]" ..
+      "\x80\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8f\x90\x91\x92\x93\x94"
     for i = 1, 20000 do
       local text = seeds[i % #seeds + 1]
       for _ = 1, math.random(4) do
@@ -389,7 +394,9 @@ describe("memory", function()
       assert(pickle.loads("K\1.") == 1 and collectgarbage("isrunning"))
       io.write("fine")
     ]]):format(path, cpath)
-    if os.getenv "ASAN_OPTIONS" or os.getenv "LD_PRELOAD" then return pending "an address space limit and sanitizers" end
+    if os.getenv "ASAN_OPTIONS" or os.getenv "LD_PRELOAD" then
+      return pending "an address space limit does not go with sanitizers"
+    end
     local output = support.shell(("ulimit -v 200000; lua5.4 -e %s"):format(support.quote(script)), true)
     assert.equal("fine", output)
     assert.is_string(lua)

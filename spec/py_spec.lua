@@ -1,0 +1,289 @@
+local core = require "saturn.core"
+local py = require "saturn.py"
+
+local pickle = core.pickle
+
+local function round(value)
+  local back, _, message = pickle.loads(assert(pickle.dumps(value)))
+  assert(message == nil, message)
+  return back
+end
+
+local function raises(pattern, fn, ...)
+  local ok, message = pcall(fn, ...)
+  assert.is_false(ok)
+  assert.matches(pattern, message)
+end
+
+describe("a name of Python code", function()
+  local function parts(text)
+    local ref = py.ref(text)
+    return ref.module .. "|" .. ref.name
+  end
+
+  it("splits at the last dot, or at a colon; a bare name is a builtin", function()
+    assert.equal("package.module|name", parts "package.module.name")
+    assert.equal("builtins|len", parts "len")
+    assert.equal("module|Class.method", parts "module:Class.method")
+    assert.equal("a.b|C.m", parts "a.b:C.m")
+    assert.equal("caf\u{e9}|f\u{fc}r", parts "caf\u{e9}.f\u{fc}r")
+    local ref = py.ref "a.b"
+    assert.equal(ref, py.ref(ref))
+    assert.equal("len", tostring(py.ref "len"))
+    assert.equal("a.b.c", tostring(py.ref "a.b.c"))
+  end)
+
+  it("is checked, and the caller's line is in the error", function()
+    for _, text in ipairs { "", ".", "a.", ".a", "a..b", "a b", "1a", "a:", ":a", "a:b:c", "a-b", "os.system('x')" } do
+      raises("is no Python name", py.ref, text)
+      assert.is_nil(py.callable(text))
+    end
+    raises("py_spec%.lua:%d+: a Python name is a string", function() py.ref(5) end)
+    assert.is_nil(py.callable(print))
+    assert.is_nil(py.callable {})
+    assert.equal("b", py.callable("a.b").name)
+  end)
+
+  it("goes to Python as the thing itself, and comes back as the name", function()
+    local ref = round(py.ref "os.path:join")
+    assert.equal("ref", py.kind(ref))
+    assert.equal("os.path.join", tostring(ref))
+    assert.equal(py.ref "os.path:join", ref)
+  end)
+end)
+
+describe("a function from its source", function()
+  it("is the last top-level def or class", function()
+    local fn = py.fn [[
+      import math, os  # the imports stay
+      HELP = """
+def not_this(): pass
+"""
+      def helper(x):
+          return x
+      class Other: pass
+      @decorator(
+         1)
+      async def target(a,
+                       b=(1, 2)):
+          def inner(): pass
+          return helper(a)
+      print("done")
+    ]]
+    assert.equal("target", fn.name)
+    assert.equal("target", fn.label)
+    assert.matches("^import math, os", fn.source)
+    assert.matches("\ndef helper%(x%):\n    return x\n", fn.source)
+    assert.equal("helper", py.fn("def helper(): pass\ndef last(): pass", "helper").name)
+    assert.equal("C", py.fn("class C(Base):\n  x = 1\n").name)
+    assert.equal("f", py.fn("# -*- a comment -*-\n\n\tdef f(): return '#'\n").name)
+    assert.equal("f", py.fn("def f():\r\n  return 1\r\n").name)
+  end)
+
+  it("is a lambda or an expression", function()
+    local fn = py.fn [[ lambda x, y=1: x + y  # sum ]]
+    assert.equal("lambda", fn.label)
+    assert.equal("_saturn_function = (lambda x, y=1: x + y  # sum\n)\n", fn.source)
+    assert.equal("_saturn_function", fn.name)
+    assert.matches("^import math\n_saturn_function = %(lambda x: math%.sqrt%(x%)\n%)",
+      py.fn("import math\nlambda x: math.sqrt(x)").source)
+    assert.equal("expression", py.fn("functools.partial(f, 1)").label)
+  end)
+
+  it("must hold one, and says so", function()
+    raises("no Python code", py.fn, "")
+    raises("no Python code", py.fn, "  # only a comment\n")
+    raises("neither", py.fn, "import os")
+    raises("neither", py.fn, "x = 1")
+    raises("no top%-level def", py.fn, "x = 1\ny = 2")
+    raises("no top%-level def or class", py.fn, "def f(): pass", "g")
+    raises("Python source text", py.fn, print)
+    raises("UTF%-8", py.fn, "def f(): '\xff'")
+    raises("NUL", py.fn, "def f(): '\0'")
+  end)
+
+  it("is a value where a function is wanted", function()
+    assert.matches("builtins.*eval", assert(pickle.dumps(py.fn "lambda: 1")))
+  end)
+end)
+
+describe("integers of any size", function()
+  it("print all digits, compare, and are plain when they fit", function()
+    local digits = "123456789012345678901234567890"
+    local big = py.int(digits)
+    assert.equal(digits, tostring(big))
+    assert.equal("-" .. digits, tostring(py.int("-" .. digits)))
+    assert.equal("int", math.type(py.int "42") and "int")
+    assert.equal(math.mininteger, py.int "-9223372036854775808")
+    assert.equal("9223372036854775808", tostring(py.int "9223372036854775808"))
+    assert.equal(big, py.int "123_456_789_012_345_678_901_234_567_890")
+    assert.is_true(big > 5 and big > 1e20 and big < 1e40 and big < math.huge and big > -math.huge)
+    assert.is_true(py.int("-" .. digits) < py.int "-99999999999999999999")
+    assert.is_true(py.int("-" .. digits) < big and big <= big)
+    local less = big < big
+    assert.is_false(less)
+    assert.is_true(math.abs(big:tonumber() / 123456789012345678901234567890.0 - 1) < 1e-15)
+    assert.equal(digits, tostring(round(big)))
+    assert.equal("<" .. digits .. ">", "<" .. big .. ">")
+    raises("decimal digits", py.int, "12x")
+    raises("decimal digits", py.int, {})
+    assert.equal(1000, #tostring(py.int(("7"):rep(1000))))
+  end)
+end)
+
+describe("values with a Python type", function()
+  it("print as Python prints them", function()
+    local cases = {
+      { py.tuple { 1 }, "(1,)" }, { py.tuple {}, "()" }, { py.tuple { 1, "a", py.null }, "(1, 'a', None)" },
+      { py.list { 1.5, true }, "[1.5, True]" }, { py.dict { a = 1, b = { 2 } }, "{'a': 1, 'b': [2]}" },
+      { py.dict {}, "{}" }, { py.set {}, "set()" }, { py.set { 1 }, "{1}" }, { py.frozenset { 1 }, "frozenset({1})" },
+      { py.complex(1, -2), "(1-2j)" }, { py.datetime(2020, 1, 2, 3, 4, 5), "2020-01-02 03:04:05" },
+      { py.datetime { year = 2020, month = 1, day = 2, usec = 7, tz = py.utc }, "2020-01-02 00:00:00.000007+00:00" },
+      { py.datetime { year = 2020, month = 1, day = 2, tz = py.timezone(-5400) }, "2020-01-02 00:00:00-01:30" },
+      { py.date(2020, 1, 2), "2020-01-02" }, { py.time(1, 2, 3), "01:02:03" }, { py.utc, "UTC" },
+      { py.timedelta { hours = -1 }, "-1 day, 23:00:00" }, { py.timedelta { milliseconds = 1500 }, "0:00:01.500000" },
+      { py.Decimal "1.50", "1.50" }, { py.Fraction(1, 3), "1/3" },
+      { py.UUID(("ab"):rep(16)), "abababab-abab-abab-abab-abababababab" },
+      { py.range(3), "range(0, 3)" }, { py.slice(1, nil, 2), "slice(1, None, 2)" }, { py.path "/a", "/a" },
+      { py.OrderedDict { { "z", 1 }, { "a", 2 } }, "OrderedDict({'z': 1, 'a': 2})" },
+      { py.defaultdict("list", { a = 1 }), "defaultdict(list, {'a': 1})" },
+      { py.deque({ 1, 2 }, 5), "deque([1, 2], maxlen=5)" },
+      { py.Counter { a = 2 }, "Counter({'a': 2})" }, { py.array("d", { 1.5 }), "array('d', [1.5])" },
+      { py.bytes "ab", "ab" }, { py.object("m.C", { 1 }, { k = 2 }), "m.C(1, {'k': 2})" },
+      { py.kw { axis = 0 }, "kw(axis=0)" },
+    }
+    for _, case in ipairs(cases) do assert.equal(case[2], tostring(case[1])) end
+    assert.equal([==[["it's", 'a\n\x01"', b'\xff', 0.1, 1e+300, nan, None]]==],
+      py.repr { "it's", 'a\n\1"', "\xff", 0.1, 1e300, 0 / 0, py.null })
+  end)
+
+  it("cut long, deep and cyclic values", function()
+    local cyclic = { 1 }
+    cyclic[2] = cyclic
+    assert.equal("[1, ...]", py.repr(cyclic))
+    local deep = {}
+    for _ = 1, 10000 do deep = { deep } end
+    assert.is_true(#py.repr(deep) < 100)
+    local long = {}
+    for i = 1, 10000 do long[i] = i end
+    assert.is_true(#py.repr(long) < 1000)
+    assert.is_true(#py.repr(("x"):rep(1e6)) < 3000)
+    assert.equal("[1, 2, ...]", py.repr({ 1, 2, 3 }, { items = 2 }))
+    local broken = setmetatable({}, getmetatable(py.datetime(1, 1, 1)))
+    assert.equal("[<broken datetime>]", py.repr { broken })
+  end)
+
+  it("say which type they go back as", function()
+    for name, value in pairs { int = 1, float = 1.5, str = "a", bytes = "\xff", bool = true, NoneType = py.null,
+      list = {}, dict = { a = 1 }, tuple = py.tuple {}, set = py.set {}, ["datetime.datetime"] = py.datetime(1, 1, 1),
+      ["decimal.Decimal"] = py.Decimal "1", ["numpy.ndarray"] = require "saturn.array" { 1 }, ["m.C"] = py.object "m.C",
+      ["pathlib.PosixPath"] = py.path "/", ["collections.OrderedDict"] = py.OrderedDict() } do
+      assert.equal(name, py.type(value))
+      local back = round(value)
+      assert.equal(name, py.type(back))
+    end
+  end)
+
+  it("are checked when they are made", function()
+    raises("has no field 'hours'", py.datetime, { year = 1, month = 1, day = 1, hours = 1 })
+    raises("needs", py.date, 2020)
+    raises("takes a table", py.tuple, 5)
+    raises("32 hexadecimal digits", py.UUID, "xyz")
+    raises("UTF%-8", py.str, "\xff")
+    raises("takes a string", py.bytes, 5)
+    raises("one letter", py.array, "dd")
+    local text, kind, message = pickle.dumps(py.datetime(2020, 13, 1))
+    assert.is_nil(text)
+    assert.equal("value", kind)
+    assert.matches("py%.datetime", message)
+  end)
+
+  it("compare by value, and keys are found by value", function()
+    assert.equal(py.datetime(2020, 1, 1), py.datetime(2020, 1, 1))
+    assert.are_not.equal(py.Decimal "1.0", py.Decimal "1.00")
+    assert.is_true(py.date(2020, 1, 1) < py.date(2020, 1, 2))
+    assert.is_true(py.timedelta { days = 1 } < py.timedelta { hours = 25 })
+    assert.is_true(py.datetime { year = 2020, month = 1, day = 1, tz = py.utc } <
+      py.datetime { year = 2020, month = 1, day = 1, tz = py.timezone(-3600) })
+    assert.is_true(py.equal(py.tuple { 1, { a = 2 } }, py.tuple { 1, { a = 2 } }))
+    assert.is_false(py.equal(py.tuple { 1 }, { 1 }))
+    local dict = round(py.dict { [py.tuple { 1, 2 }] = "pair", [py.null] = "none", [1.5] = "half", a = "text" })
+    assert.equal("pair", py.get(dict, py.tuple { 1, 2 }))
+    assert.equal("none", py.get(dict, nil))
+    assert.equal("half", py.get(dict, 1.5))
+    assert.equal("text", py.get(dict, "a"))
+    assert.is_nil(py.get(dict, py.tuple { 1 }))
+    local both = pickle.loads "}(\x8c\1aK\1C\1aK\2u."
+    assert.equal(1, py.get(both, "a"))
+    assert.equal(2, py.get(both, py.bytes "a"))
+    local nan = pickle.loads "}G\x7f\xf8\0\0\0\0\0\0K\1s."
+    assert.equal(1, py.get(nan, 0 / 0))
+  end)
+
+  it("keep the order and the hidden parts of dicts out of the way", function()
+    local dict = round(py.OrderedDict { { "z", 1 }, { "a", 2 }, { "m", 3 } })
+    local keys = {}
+    for key in pairs(dict) do keys[#keys + 1] = key end
+    assert.same({ "z", "a", "m" }, keys)
+    dict.new, dict.a = 4, nil
+    keys = {}
+    for key in pairs(round(dict)) do keys[#keys + 1] = key end
+    assert.same({ "z", "m", "new" }, keys)
+    local count = 0
+    for _ in pairs(round(py.defaultdict("int", { x = 1 }))) do count = count + 1 end
+    assert.equal(1, count)
+  end)
+
+  it("know time", function()
+    local moment = py.datetime { year = 2020, month = 2, day = 29, hour = 12, usec = 500000, tz = py.timezone(3600) }
+    assert.equal(1582974000.5, moment:timestamp())
+    assert.equal("2020-02-29T12:00:00.500000+01:00", moment:isoformat())
+    assert.equal(os.time { year = 2020, month = 2, day = 29, hour = 12 }, os.time(py.datetime(2020, 2, 29, 12)))
+    assert.equal(90061.5, py.timedelta { days = 1, hours = 1, minutes = 1, seconds = 1.5 }:total_seconds())
+    assert.equal(3, #py.range(9, 0, -3))
+    local list = {}
+    for i, value in pairs(py.range(9, 0, -3)) do list[i] = value end
+    assert.same({ 9, 6, 3 }, list)
+  end)
+end)
+
+describe("an exception", function()
+  -- what a worker sends: tblib.pickling_support.unpickle_exception(KeyError, ("k",), ValueError("v"), None)
+  local CHAIN = "\x80\5\x8c\x16tblib.pickling_support\x8c\x12unpickle_exception\x93(" ..
+    "\x8c\x08builtins\x8c\x08KeyError\x93" .. "\x8c\1k\x85\x8c\x08builtins\x8c\nValueError\x93\x8c\1v\x85RNtR."
+
+  it("has a class, arguments and a cause, and reads like Python's", function()
+    local e = pickle.loads(CHAIN)
+    assert.equal("exception", py.kind(e))
+    assert.equal("builtins", e.module)
+    assert.equal("KeyError", e.name)
+    assert.equal("k", e.args[1])
+    assert.equal("KeyError: 'k'", tostring(e))
+    assert.equal("ValueError: v", tostring(e.cause))
+    local info = py.exception_info(e)
+    assert.equal("KeyError", info.type)
+    assert.equal("'k'", info.message)
+    assert.equal("ValueError", info.cause.type)
+    assert.is_nil(py.exception_info(5))
+    assert.equal("ValueError: v", tostring(round(e).cause or round(e).state.__cause__))
+  end)
+end)
+
+describe("the module", function()
+  it("loads fast, and leaves what is rare for later", function()
+    local function load()
+      package.loaded["saturn.py"] = nil
+      local start = os.clock()
+      require "saturn.py"
+      return os.clock() - start
+    end
+    local saved = package.loaded["saturn.py"]
+    local best = 1
+    for _ = 1, 20 do best = math.min(best, load()) end
+    package.loaded["saturn.py"] = nil
+    package.loaded["saturn.pyvalue"] = nil
+    require "saturn.py".repr(1) -- the metatables are whole again
+    package.loaded["saturn.py"] = saved
+    assert.is_true(best < 0.004, best)
+  end)
+end)
