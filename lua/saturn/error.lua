@@ -87,6 +87,20 @@ function M.check(value, ...)
   return value, ...
 end
 
+--- Makes a function that calls what it is given and keeps the first error; called with nothing it raises that.
+---@return fun(fn: function?, ...: any)
+function M.first()
+  local failed, first = false, nil
+  return function(fn, ...)
+    if fn == nil then
+      if failed then error(first, 0) end
+      return
+    end
+    local ok, err = pcall(fn, ...)
+    if not ok and not failed then failed, first = true, err end
+  end
+end
+
 ---@param value any
 ---@return boolean
 function M.is_error(value)

@@ -55,14 +55,15 @@ local KNOWN = {
 }
 
 local function release_of(versions)
-  local packages = type(versions) == "table" and versions.packages or {}
-  return packages.distributed, ops.release(packages.distributed)
+  local packages = type(versions) == "table" and versions.packages
+  local version = type(packages) == "table" and packages.distributed or nil
+  return version, ops.release(version)
 end
 
 -- A build without a proper version: what the answer to `identity` holds tells the newest form from the rest.
 local function guess_release(scheduler, timeout)
   local identity = scheduler:call("identity", nil, timeout)
-  return identity.total_threads and 20250400 or nil
+  return type(identity) == "table" and identity.total_threads and 20250400 or nil
 end
 
 local function check_release(version, release)
@@ -76,30 +77,42 @@ local function check_release(version, release)
   end
 end
 
-local function attempt(self, options, deadline)
-  local scheduler = server.new(options)
-  local session = errors.check(core.session.open(loop.reactor(), options))
+-- Asks what the scheduler is while the session registers there.
+local function introduce(self, session, deadline)
+  local scheduler = self.scheduler
   local call = scheduler:start("versions")
   local left = math.max(0, deadline - loop.now())
   local version, release = release_of(call:wait(left))
   if not release then release = guess_release(scheduler, left) end
   check_release(version, release)
-  local look = scheduler:start("identity", ops.identity(release, 0)) -- for tostring, while the registration goes on
-  loop.wait(function() return errors.check(session:state()) and look:done() end, math.max(0, deadline - loop.now()),
+  loop.wait(function() return errors.check(session:state()) end, math.max(0, deadline - loop.now()),
     "the registration at the scheduler")
-  self.scheduler, self.session, self.version, self.release, self._look = scheduler, session, version, release, look
-  return true
+  self.session, self.version, self.release = session, version, release
 end
 
--- A scheduler that is still starting refuses connections: try again, as Dask's own client does.
+local function attempt(self, options, deadline)
+  local session = errors.check(core.session.open(loop.reactor(), options))
+  local ok, err = pcall(introduce, self, session, deadline)
+  if not ok then
+    session:close("the client could not connect")
+    error(err, 0)
+  end
+end
+
+-- A scheduler that is still starting refuses connections: try again, as Dask's own client does. An address that is
+-- none is told at once.
 local function connect(self, options)
   local deadline = loop.now() + self.request_timeout
   local pause = FIRST_RETRY
+  self.scheduler = server.new(options)
   while true do
     local ok, err = pcall(attempt, self, options, deadline)
     if ok then return end
     local left = deadline - loop.now()
-    if not errors.is_error(err) or err.kind ~= "connect" or left <= 0 then error(err, 0) end
+    if not errors.is_error(err) or err.kind ~= "connect" or left <= 0 then
+      self.scheduler:close()
+      error(err, 0)
+    end
     loop.sleep(math.min(left, pause * (0.5 + math.random())))
     pause = math.min(pause * 2, LONGEST_RETRY)
   end
@@ -206,6 +219,7 @@ function Client:with(options)
     __newindex = function(_, name, value) client[name] = value end,
     __name = Client.__name,
     __tostring = function() return tostring(client) end,
+    __close = function() client:close() end,
   })
 end
 
@@ -227,23 +241,26 @@ function Client:settle(timeout)
   loop.wait(function() return probe.status ~= "pending" end, timeout, "an answer of the scheduler")
 end
 
---- Called by the loop after the network moved.
-function Client:on_round()
-  if self.closed then return end
-  local id = self.session:changed()
+-- Tells those who wait what changed on the stream. All are told, then the first error of one of them is raised.
+local function deliver(self)
+  local session, call = self.session, errors.first()
+  local id = session:changed()
   while id do
-    local watchers = self._watchers[id]
-    if watchers then
-      for _, watcher in ipairs({ table.unpack(watchers) }) do watcher(id) end
-    end
-    id = self.session:changed()
+    for _, watcher in ipairs({ table.unpack(self._watchers[id] or {}) }) do call(watcher, id) end
+    id = session:changed()
   end
-  local event = self.session:event()
+  local event = session:event()
   while event do
     local listener = self._listeners[event.op]
-    if listener then listener(event) end
-    event = self.session:event()
+    if listener then call(listener, event) end
+    event = session:event()
   end
+  call()
+end
+
+--- Called by the loop after the network moved.
+function Client:on_round()
+  if not self.closed then deliver(self) end
 end
 
 --- Calls `fn(id)` whenever the state of the Future changes. Returns a function that ends it.
@@ -437,16 +454,16 @@ end
 function Client:close()
   if self.closed then return end
   close_owned(self)
-  local session = self.session
-  if session then
-    session:flush()
-    loop.poll(function() return session:drained() end, CLOSE_PATIENCE)
-    session:close("the client was closed")
-  end
+  local session, call = self.session, errors.first()
+  session:flush()
+  call(loop.poll, function() return session:drained() end, CLOSE_PATIENCE)
+  session:close("the client was closed")
   self.closed = true
   for _, worker in pairs(self._workers) do worker:close() end
-  if self.scheduler then self.scheduler:close() end
-  if self.on_close then self.on_close() end
+  self.scheduler:close()
+  if self.on_close then call(self.on_close) end
+  call(deliver, self) -- those who wait for a task learn that it will not come
+  call()
 end
 
 Client.__close = Client.close

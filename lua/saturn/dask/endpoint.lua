@@ -4,6 +4,7 @@ local errors = require "saturn.error"
 
 local M = {}
 
+local LIMITS_KNOWN = { message = "number", frame = "number", depth = "number", nodes = "number", memo = "number" }
 local TLS_KNOWN = { ca = "string", cert = "string", key = "string", verify_host = "boolean", server_name = "string" }
 
 -- A text with a line break is PEM itself, anything else the path of a file.
@@ -22,7 +23,8 @@ end
 ---@param address string
 ---@param options table timeout, tls, limits, proxy
 function M.new(address, options)
-  local tls = errors.options(options.tls, TLS_KNOWN, 4)
+  local tls = errors.options(options.tls, TLS_KNOWN, 3)
+  errors.options(options.limits, LIMITS_KNOWN, 3)
   return {
     address = address,
     timeout = options.timeout or 30,

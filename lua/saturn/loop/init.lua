@@ -97,7 +97,9 @@ local function tell_listeners()
   if next(listeners) == nil then return end
   local told = {}
   for object in pairs(listeners) do told[#told + 1] = object end
-  for _, object in ipairs(told) do object:on_round() end
+  local call = errors.first()
+  for _, object in ipairs(told) do call(object.on_round, object) end
+  call()
 end
 
 local function poll_until(deadline)
