@@ -40,7 +40,7 @@ local function finish(call, result, err)
   if call.is_done then return end
   call.is_done, call.value, call.err = true, result, err
   if call.pending then call.pending:close() end
-  call.pending, call.request = nil, nil
+  call.pending, call.args = nil, nil
 end
 
 local function lost(self, why)
@@ -107,14 +107,15 @@ local function worker(client, address)
 end
 
 local function send(self, call)
-  local client, request = self.client, call.request
-  if client.direct then
-    local op = request.op
-    request.op = nil
-    call.pending = worker(client, self.address):start(op, request)
-  else
-    call.pending = client.scheduler:start("proxy", { worker = self.address, msg = request })
+  local client = self.client
+  call.direct = client.direct and not self.proxied
+  if call.direct then
+    call.pending = worker(client, self.address):start(call.op, call.args)
+    return
   end
+  local msg = { op = call.op }
+  for name, arg in pairs(call.args) do msg[name] = arg end
+  call.pending = client.scheduler:start("proxy", { worker = self.address, msg = msg })
 end
 
 -- ---- answers ----------------------------------------------------------------------------------------------------
@@ -150,9 +151,20 @@ local function read(self, reply)
   return (value.decode(self.client, reply.result))
 end
 
+-- A worker may be out of reach from here, and not from the scheduler.
+local function send_by_scheduler(self, call, err)
+  if not call.direct or not errors.is_error(err) or err.kind ~= "connect" then return false end
+  self.proxied = true
+  table.insert(self.waiting, 1, call)
+  return true
+end
+
 local function collect(self, call)
   local got, reply = pcall(call.pending.reply, call.pending)
-  if not got then return finish(call, nil, request_error(self, reply)) end
+  if not got then
+    if not send_by_scheduler(self, call, reply) then finish(call, nil, request_error(self, reply)) end
+    return
+  end
   local ok, result, err = pcall(read, self, reply)
   if not ok then result, err = nil, result end
   finish(call, result, err)
@@ -161,8 +173,11 @@ end
 local function collect_all(self)
   local sent, left = self.sent, {}
   for _, call in ipairs(sent) do
-    if not call.is_done and call.pending:done() then collect(self, call) end
-    if not call.is_done then left[#left + 1] = call end
+    if not call.is_done and call.pending:done() then
+      collect(self, call)
+    elseif not call.is_done then
+      left[#left + 1] = call
+    end
   end
   self.sent = left
 end
@@ -190,10 +205,10 @@ function Actor:on_round()
   advance(self)
 end
 
-local function start(self, name, request)
+local function start(self, name, op, args)
   if self.failed then error(self.failed, 0) end
   self.client:check_open()
-  local call = setmetatable({ actor = self, name = name, request = request, is_done = false }, Call)
+  local call = setmetatable({ actor = self, name = name, op = op, args = args, is_done = false }, Call)
   table.insert(self.waiting, call)
   advance(self)
   return call
@@ -246,8 +261,8 @@ function Actor:start(method, ...)
   check_name(method, "a method", 2)
   local args, nargs, kwargs = node.arguments(table.pack(...))
   local list, map = serialize_all(self.client, args, nargs, kwargs)
-  local request = { op = "actor_execute", actor = self.key, ["function"] = method, args = list, kwargs = map }
-  return start(self, method, request)
+  return start(self, method, "actor_execute",
+    { actor = self.key, ["function"] = method, args = list, kwargs = map })
 end
 
 --- Calls a method and waits for what it returns, at most `actor.timeout` seconds. For a limit of one call:
@@ -267,7 +282,7 @@ end
 function Actor:get(attribute, timeout)
   check_name(attribute, "an attribute", 2)
   timeout = coordination.timeout(timeout, 2) or self.timeout
-  return start(self, attribute, { op = "actor_attribute", actor = self.key, attribute = attribute }):result(timeout)
+  return start(self, attribute, "actor_attribute", { actor = self.key, attribute = attribute }):result(timeout)
 end
 
 --- Waits until the object is made; raises what its constructor raised.
