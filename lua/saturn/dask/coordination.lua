@@ -71,16 +71,6 @@ function M.ask(client, op, args, keep_nil)
   return client.scheduler:call(op, args, client.request_timeout, keep_nil)
 end
 
---- Returns when the scheduler has read all that was sent on the stream: requests go another way and may overtake it.
---- It answers the question for a key that nobody has, in its turn.
----@param client saturn.Client
-function M.catch_up(client)
-  local mark <close> = client.session:future(client:new_key("catch_up"), client)
-  client:send { op = "report-key", key = mark.key }
-  loop.wait(function() return mark.status ~= "pending" end, client.request_timeout,
-    "the scheduler's answer on the stream")
-end
-
 -- Requests under way whose answers are thrown away.
 local Background = {}
 Background.__index = Background

@@ -60,7 +60,7 @@ function M.publish(client, name, data, options)
   local leaks = override and not ops.publish_frees(client.release)
   local old = leaks and ops.publish_get(client, name, client.request_timeout)
   local ok, err = pcall(ops.publish_put, client, name, keys, value.serialize(client, data), override,
-    client.request_timeout, coordination.catch_up)
+    client.request_timeout)
   if ok then return release_old(client, name, old, keys) end
   if not is_key_error(err) then error(err, 0) end
   errors.raise("value", ("the dataset '%s' exists already: unpublish it first, or give {override=true}"):format(name),
@@ -94,7 +94,7 @@ function M.dataset(client, name, ...)
   if #futures > 0 then
     -- Had it been unpublished meanwhile, nobody would tell of its keys; and once it is, they are held here already.
     for _, each in ipairs(futures) do client:send { op = "report-key", key = each.key } end
-    coordination.catch_up(client)
+    client:settle(client.request_timeout)
   end
   return data, futures
 end

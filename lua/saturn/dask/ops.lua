@@ -150,14 +150,13 @@ local function flush(client)
   return uid
 end
 
---- Publishes a dataset. A task submitted just before travels on the stream, so the request must not overtake it:
---- `catch_up(client)` waits for the stream where the scheduler does not.
-function M.publish_put(client, name, keys, data, override, timeout, catch_up)
+--- Publishes a dataset. A task submitted just before travels on the stream, so the request must not overtake it.
+function M.publish_put(client, name, keys, data, override, timeout)
   local args = { override = override, client = client.id }
   if client.release >= 20260600 then
     args.names, args.keys, args.data, args.uid = { name }, { keys }, { data }, flush(client)
   else
-    catch_up(client)
+    client:settle(timeout)
     args.name, args.keys, args.data = name, keys, data
   end
   client.scheduler:call("publish_put", args, timeout)
