@@ -241,8 +241,8 @@ describe("hostile bytes", function()
     "NNN(\x87", "NN(N\x87", "N(NN\x87", "]((\x90", "cbuiltins\nlist\n)}(\x92", "cbuiltins\nlist\n)(}\x92",
     "cbuiltins\nlist\n()}\x92", "Vbuiltins\n(Vlist\n\x93", "Vbuiltins\nVlist\n(\x93", "N(\x94" }
   local TRUNCATED = { "", "N", "F", "F0.0", "F0.00", "G", "G\0\0\0\0\0\0\0", "I", "I0", "J", "J\0\0\0", "K", "L", "L0",
-    "L10", "L0L", "L10L", "M", "M\0", "S", "S'abc'", "T", "T\3\0\0", "T\3\0\0\0", "T\3\0\0\0ab", "U", "U\3", "U\3ab", "V",
-    "Vabc", "X", "X\3\0\0", "X\3\0\0\0", "X\3\0\0\0ab", "(c", "(cbuiltins", "(cbuiltins\n", "(cbuiltins\nlist", "Ng",
+    "L10", "L0L", "L10L", "M", "M\0", "S", "S'abc'", "T", "T\3\0\0", "T\3\0\0\0", "T\3\0\0\0ab", "U", "U\3", "U\3ab",
+    "V", "Vabc", "X", "X\3\0\0", "X\3\0\0\0", "X\3\0\0\0ab", "(c", "(cbuiltins", "(cbuiltins\n", "(cbuiltins\nlist", "Ng",
     "Ng0", "(i", "(ibuiltins", "(ibuiltins\n", "(ibuiltins\nlist", "Nh", "Nj", "Nj\0\0\0", "Np", "Np0", "Nq", "Nr",
     "Nr\0\0\0", "\x80", "\x82", "\x83", "\x84\1", "\x84", "\x8a", "\x8b", "\x8b\0\0\0", "\x8c", "\x8c\3", "\x8c\3ab",
     "\x8d", "\x8d\3\0\0\0\0\0\0", "\x8d\3\0\0\0\0\0\0\0", "\x8d\3\0\0\0\0\0\0\0ab", "\x8e", "\x8e\3\0\0\0\0\0\0",
@@ -251,7 +251,7 @@ describe("hostile bytes", function()
     "\x95\2\0\0\0\0\0\0\0N" }
   local WRONG = { "T\xff\xff\xff\xff.", "\x8b\xff\xff\xff\xff.", "\x8b\xff\xff\xff\x7f.", "X\xff\xff\xff\xff.",
     "B\xff\xff\xff\xff.", "T\xff\xff\xff\x7f.", "\x8d\xff\xff\xff\xff\xff\xff\xff\xff.",
-    "\x8d\xf7\xff\xff\xff\xff\xff\xff\xff.", "\x8e\xf8\xff\xff\xff\xff\xff\xff\xff.", 
+    "\x8d\xf7\xff\xff\xff\xff\xff\xff\xff.", "\x8e\xf8\xff\xff\xff\xff\xff\xff\xff.",
     "\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
     "\x96\xff\xff\xff\xff\xff\xff\xff\xff.", "\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "Np-1\n.", "g-1\n.", "gx\n.",
     "h\0.",
@@ -343,7 +343,8 @@ describe("hostile bytes", function()
     local seeds = {}
     local shared = { 1, "two" }
     for _, value in ipairs { { 1, 2.5, "text", shared, shared }, py.dict { a = 1, [2] = "b" },
-      py.datetime(2020, 1, 2, 3), py.object("m.C", { 1 }, { k = 2 }), py.OrderedDict { { "a", 1 } }, py.set { 1, 2 }, py.int(("9"):rep(40)),
+      py.datetime(2020, 1, 2, 3), py.object("m.C", { 1 }, { k = 2 }), py.OrderedDict { { "a", 1 } },
+      py.set { 1, 2 }, py.int(("9"):rep(40)),
       require "saturn.array" { 1.5, 2.5 }, py.deque({ 1 }, 3), py.UUID(("0f"):rep(16)), py.path "/a/b" } do
       seeds[#seeds + 1] = dumps(value)
       seeds[#seeds + 1] = dumps(value, { protocol = 5 })
