@@ -218,11 +218,11 @@ describe("raw graphs", function()
     assert.equal("saturn.task", getmetatable(args[2].deep).__name)
   end)
 
-  it("of 100,000 deep are no problem; a cycle is an error", function()
+  it("of 30,000 deep are no problem; a cycle is an error", function()
     local graph = { [0] = 1 }
-    for i = 1, 100000 do graph[i] = task("mymod.inc", key(i - 1)) end
-    local _, roots = convert(graph, 100000)
-    assert.equal(100001, #walk.order(roots))
+    for i = 1, 30000 do graph[i] = task("mymod.inc", key(i - 1)) end
+    local _, roots = convert(graph, 30000)
+    assert.equal(30001, #walk.order(roots))
     _, roots = convert({ a = key "b", b = task("mymod.inc", key "c"), c = key "a" }, "a")
     raises("value", "cycle", walk.order, roots)
   end)
