@@ -126,8 +126,7 @@ static sat_status check_greeting(const sat_message *message, sat_error *err)
     sat_mp scan = {message->frames[0].data, message->frames[0].data + message->frames[0].len};
     sat_mp_token token;
     if (sat_mp_next(&scan, &token, NULL) == SAT_OK && token.type == SAT_MP_MAP) return SAT_OK;
-    return sat_fail(err, SAT_PROTOCOL, "the peer does not speak Dask's protocol: is this the scheduler's port (not its "
-                                       "dashboard's)?");
+    return sat_fail(err, SAT_PROTOCOL, "the first message is no map");
 }
 
 static sat_status take_message(sat_comm *comm, sat_error *err)
@@ -188,10 +187,19 @@ static sat_status end_of_stream(const sat_comm *comm, sat_error *err)
 {
     bool middle = comm->reader.have > 0 || comm->reader.lengths.len > 0;
     if (middle) return sat_fail(err, SAT_CLOSED, "the peer closed the connection in the middle of a message");
-    if (!comm->greeted)
-        return sat_fail(err, SAT_CLOSED, "the peer closed the connection during the handshake: is it a Dask scheduler, and "
-                                         "does the address say tcp or tls as it does?");
     return sat_fail(err, SAT_CLOSED, "the peer closed the connection");
+}
+
+/* What goes wrong before the peer's first message does so for a reason that the user can mend. */
+static void explain(const sat_comm *comm, sat_error *err)
+{
+    if (comm->greeted) return;
+    if (err->status == SAT_CLOSED)
+        (void)sat_fail(err, SAT_CLOSED, "%s closed the connection during the handshake: is it a Dask scheduler, and does the "
+                                        "address say tcp or tls as it does?", sat_stream_name(comm->stream));
+    if (err->status == SAT_PROTOCOL || err->status == SAT_LIMIT)
+        (void)sat_fail(err, SAT_PROTOCOL, "%s does not speak Dask's protocol: is this the scheduler's port (not its "
+                                          "dashboard's)?", sat_stream_name(comm->stream));
 }
 
 static sat_status receive(sat_comm *comm, sat_error *err)
@@ -220,7 +228,10 @@ static void ready(void *arg, int events)
     if (status == SAT_OK && !comm->dead) status = send_queue(comm, &err);
     if (status == SAT_OK && !comm->dead && sat_comm_idle(comm) && comm->handler.drained)
         comm->handler.drained(comm->handler.arg);
-    if (status != SAT_OK && status != SAT_AGAIN) fail(comm, &err);
+    if (status != SAT_OK && status != SAT_AGAIN) {
+        explain(comm, &err);
+        fail(comm, &err);
+    }
     comm->busy = false;
     if (comm->dead) destroy(comm);
 }

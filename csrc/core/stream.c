@@ -15,6 +15,7 @@ struct sat_stream {
     void *arg;
     struct curl_slist *resolve;
     bool tls;
+    bool heard; /* the peer has sent something; told of TLS only */
     sat_status state;
     sat_error failure;
     char name[300]; /* for messages: scheme://host:port */
@@ -272,11 +273,17 @@ sat_status sat_stream_state(const sat_stream *stream, sat_error *err)
     return stream->state;
 }
 
+const char *sat_stream_name(const sat_stream *stream)
+{
+    return stream->name;
+}
+
 static sat_status transfer_failed(sat_stream *stream, CURLcode code, sat_error *err)
 {
-    if (stream->tls && (code == CURLE_RECV_ERROR || code == CURLE_SSL_CONNECT_ERROR))
-        return sat_fail(err, SAT_CLOSED, "%s closed the TLS connection: a certificate it accepts (tls.cert, tls.key) may be "
-                                         "missing", stream->name);
+    /* with TLS 1.3 the server looks at the client's certificate after the handshake, so its refusal comes here */
+    if (stream->tls && !stream->heard)
+        return sat_fail(err, SAT_TLS, "%s closed the TLS connection: it wants a certificate that it accepts; pass one as "
+                                      "tls.cert and tls.key", stream->name);
     return sat_fail(err, SAT_CLOSED, "the connection to %s was lost: %s", stream->name, curl_easy_strerror(code));
 }
 
@@ -290,6 +297,7 @@ sat_status sat_stream_recv(sat_stream *stream, void *data, size_t len, size_t *g
     CURLcode code = curl_easy_recv(stream->transfer.easy, data, len, got);
     if (code == CURLE_AGAIN) return SAT_AGAIN;
     if (code != CURLE_OK) return transfer_failed(stream, code, err);
+    stream->heard = stream->heard || *got > 0;
     return *got > 0 ? SAT_OK : SAT_EOF;
 }
 
