@@ -36,6 +36,8 @@ void sat_stream_free(sat_stream *stream); /* closes */
 /* SAT_OK connected, SAT_AGAIN still connecting, else why it failed. */
 sat_status sat_stream_state(const sat_stream *stream, sat_error *err);
 
+const char *sat_stream_name(const sat_stream *stream); /* scheme://host:port */
+
 /* Whether less than `asked` means that nothing more is there now; with TLS it does not. */
 bool sat_stream_drained_by(const sat_stream *stream, size_t asked, size_t got);
 

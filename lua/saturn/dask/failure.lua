@@ -17,9 +17,12 @@ local function load(part)
   return (core.pickle.loads(bytes))
 end
 
+-- Modules that are not part of a class's name as users know it: "?" is of a class that came by its source.
+local UNNAMED = { builtins = true, __saturn__ = true, ["?"] = true }
+
 local function short_name(exception)
-  return exception.module and exception.module ~= "builtins" and exception.module ~= "__saturn__"
-    and exception.module .. "." .. exception.name or exception.name
+  local module = exception.module
+  return module and not UNNAMED[module] and module .. "." .. exception.name or exception.name
 end
 
 local function message_of(exception)

@@ -180,9 +180,9 @@ end
 local KNOWN = { errors = "string", direct = "boolean", timeout = "number" }
 
 local function check_options(options)
-  options = errors.options(options, KNOWN, 4)
+  options = errors.options(options, KNOWN, 3)
   if options.errors and options.errors ~= "raise" and options.errors ~= "skip" then
-    errors.misuse(4, "option 'errors' must be \"raise\" or \"skip\", not %q", options.errors)
+    errors.misuse(3, "option 'errors' must be \"raise\" or \"skip\", not %q", options.errors)
   end
   return options
 end
@@ -190,7 +190,7 @@ end
 local function check_mine(client, futures)
   for _, future in ipairs(futures) do
     if not future:mine(client.session) then
-      errors.misuse(4, "%s belongs to another client: gather it there", tostring(future))
+      errors.misuse(3, "%s belongs to another client: gather it there", tostring(future))
     end
   end
 end
