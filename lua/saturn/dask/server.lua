@@ -46,7 +46,9 @@ Call.__index = Call
 function Server:start(op, args, ack)
   local request = { op = op, reply = true }
   for name, value in pairs(args or {}) do request[name] = value end
-  return setmetatable({ op = op, server = self, call = errors.check(self.rpc:call(request, ack)) }, Call)
+  local call = errors.check(self.rpc:call(request, ack))
+  loop.started()
+  return setmetatable({ op = op, server = self, call = call }, Call)
 end
 
 function Call:done()

@@ -3,7 +3,8 @@
 -- Each operation starts its work in C (which never blocks) and then calls `loop.wait(ready)`. Where that waits is
 -- decided here: in the main thread of a script it polls the descriptors; in a coroutine of `loop.run` or
 -- `loop.spawn` it yields until its own condition holds; in a coroutine of a host's loop for which an adapter was
--- installed (`loop.adapter`), the adapter yields to that host.
+-- installed (`loop.adapter`), the adapter yields to that host. Where no yield is possible (a finalizer, a comparison
+-- of table.sort), it blocks.
 
 local core = require "saturn.core"
 local errors = require "saturn.error"
@@ -12,20 +13,29 @@ local M = {}
 
 local now = core.reactor.now
 
----@class saturn.loop.Task
----@field co thread
----@field ready function? what it waits for
+---@class saturn.loop.Task a coroutine that waits: one of this loop (co), or one of a host's (host)
+---@field co thread?
+---@field host saturn.loop.Host?
+---@field ready function? what it waits for; nil: it yielded by itself, and goes on in the next round
 ---@field deadline number?
 ---@field done boolean
 ---@field ok boolean
 ---@field results table
+---@field woken boolean? of a host's: its coroutine may go on
+---@field failed boolean? of a host's: it goes on with the error `failure`
 
 local reactor                                    -- this Lua state's, made on first use
 local tasks = {}                                 -- tasks that wait, in order of arrival
 local managed = setmetatable({}, { __mode = "k" }) -- coroutine → its task
 local timers = {}                                -- set of live timers
 local listeners = setmetatable({}, { __mode = "k" }) -- objects whose on_round is called after the network moved
-local adapter                                    -- function(seconds) that waits in the host's way, or nil
+local adapters = {}                              -- of hosts' loops, in the order in which they are asked
+local armed = setmetatable({}, { __mode = "k" }) -- set of hosts whose loop watches the reactor
+local driving = false                            -- whether a host's loop runs a round now
+local unfinished = false                         -- an error ended the last round before all were told
+
+-- How often to look where the system has no descriptor for a host to watch.
+local TICK = 0.01
 
 --- Monotonic seconds.
 ---@return number
@@ -60,6 +70,7 @@ end
 function M.timer(interval, fn)
   local timer = setmetatable({ interval = interval, fn = fn, due = now() + interval }, Timer)
   timers[timer] = true
+  M.started()
   return timer
 end
 
@@ -82,6 +93,7 @@ local function earliest(deadline)
     if not deadline or timer.due < deadline then deadline = timer.due end
   end
   for _, task in ipairs(tasks) do
+    if not task.ready then return 0 end
     if task.deadline and (not deadline or task.deadline < deadline) then deadline = task.deadline end
   end
   return deadline
@@ -104,10 +116,12 @@ end
 
 local function poll_until(deadline)
   deadline = earliest(deadline)
-  local timeout = deadline and math.max(0, deadline - now()) or -1
+  local timeout = unfinished and 0 or deadline and math.max(0, deadline - now()) or -1
   errors.check(M.reactor():poll(timeout))
+  unfinished = true
   tell_listeners()
   run_timers()
+  unfinished = false
 end
 
 local function resume(task, ...)
@@ -121,39 +135,55 @@ local function resume(task, ...)
   task.results = table.pack(table.unpack(results, 2, results.n))
 end
 
+local function wake(task)
+  if not task.host then return resume(task) end
+  task.woken = true
+  task.host.waiting = task.host.waiting - 1
+  task.host:wake(task)
+end
+
 -- A task goes on when its condition holds or its deadline passed; the condition is looked at again by the task
 -- itself, so that an error in it is raised where it belongs.
 local function due(task)
-  if not task.ready then return true end
   local ok, result = pcall(task.ready)
   return not ok or result or (task.deadline and now() >= task.deadline)
 end
 
-local function resume_due_once()
-  local waiting, resumed = tasks, false
+local function wake_due_once(first)
+  local waiting, any = tasks, false
   tasks = {}
   for _, task in ipairs(waiting) do
-    if due(task) then
-      resumed = true
-      resume(task)
+    local go = first
+    if task.ready then go = due(task) end
+    if go then
+      any = true
+      wake(task)
     else
       tasks[#tasks + 1] = task
     end
   end
-  return resumed
+  return any
 end
 
 -- One coroutine may make the condition of another true, with no descriptor involved.
-local function resume_due()
-  repeat until not resume_due_once()
+local function wake_due()
+  local first = true
+  while wake_due_once(first) do first = false end
+end
+
+-- An error of a callback is for whoever waits; the coroutines go on all the same.
+local function round(deadline)
+  local ok, err = pcall(poll_until, deadline)
+  wake_due()
+  M.started()
+  if not ok then error(err, 0) end
 end
 
 --- One round: the network, the timers, and every coroutine whose condition came true. Waits at most `timeout`
 --- seconds (default 0).
 ---@param timeout number?
 function M.step(timeout)
-  poll_until(now() + (timeout or 0))
-  resume_due()
+  round(now() + (timeout or 0))
 end
 
 -- With many things to come, waking for each costs more than what it brings: rest for a small part of the time that
@@ -172,8 +202,7 @@ local function wait_blocking(ready, deadline, many)
     if result then return result end
     if deadline and now() >= deadline then return nil end
     rest(many, started)
-    poll_until(deadline)
-    resume_due()
+    round(deadline)
   end
 end
 
@@ -184,23 +213,150 @@ local function wait_yielding(task, ready, deadline)
     if deadline and now() >= deadline then return nil end
     task.ready, task.deadline = ready, deadline
     coroutine.yield()
+    task.ready, task.deadline = nil, nil
   end
 end
 
-local function wait_adapted(ready, deadline)
+-- ---- hosts' loops -----------------------------------------------------------------------------------------------
+
+---@class saturn.loop.Host a loop of the program that hosts this one, as an adapter shows it
+---@field park fun(self: saturn.loop.Host, task: saturn.loop.Task) yields the running coroutine until `wake(task)`
+---@field wake fun(self: saturn.loop.Host, task: saturn.loop.Task) has the host resume it, soon but not at once
+---@field arm fun(self: saturn.loop.Host, fd: integer?, seconds: number?) has the host call `loop.turn(self)` when the
+--- descriptor is readable, and after some seconds (nil: no limit), again and again until `disarm`; a second call
+--- replaces the first
+---@field disarm fun(self: saturn.loop.Host) nothing is watched, and nothing of this keeps the host's loop running
+---@field waiting integer? coroutines that are parked
+---@field kept integer? of `loop.keep`
+---@field due number? for when it is armed
+
+---@class saturn.loop.Adapter
+---@field current fun(): saturn.loop.Host? the host that resumed the running coroutine, which can yield
+---@field any boolean? it takes any coroutine for its host's, so it is asked after the others
+
+--- Installs the adapter of a host's loop: blocking calls in its coroutines yield there. Twice is once.
+---@param adapter saturn.loop.Adapter
+function M.adapter(adapter)
+  M.remove_adapter(adapter)
+  table.insert(adapters, adapter.any and #adapters + 1 or 1, adapter)
+end
+
+--- Takes an adapter away: calls in new coroutines of its host block.
+---@param adapter saturn.loop.Adapter
+function M.remove_adapter(adapter)
+  for i, each in ipairs(adapters) do
+    if each == adapter then table.remove(adapters, i) break end
+  end
+end
+
+-- The host of the running coroutine. A callback that a round runs must not wait for that round's end.
+local function current_host()
+  if driving then return nil end
+  for _, adapter in ipairs(adapters) do
+    local host = adapter.current()
+    if host then return host end
+  end
+end
+
+local function see_to(host)
+  local seconds = M.timeout()
+  local time = seconds and now() + seconds or math.huge
+  if host.due and host.due <= time then return end
+  host.due, armed[host] = time, true
+  host:arm(M.pollfd(), seconds)
+end
+
+--- To be called when something was begun without waiting for it: the hosts' loops look when they must be back.
+function M.started()
+  for host in pairs(armed) do see_to(host) end
+end
+
+local function needed(host)
+  return (host.waiting or 0) > 0 or (host.kept or 0) > 0
+end
+
+local function release(host)
+  if needed(host) or not armed[host] then return end
+  armed[host] = nil
+  host:disarm()
+end
+
+-- Who waits in the host is told of an error in a callback, as who waits in the main thread is.
+local function fail_first(host, err)
+  for i, task in ipairs(tasks) do
+    if task.host == host then
+      table.remove(tasks, i)
+      task.failed, task.failure = true, err
+      wake(task)
+      return true
+    end
+  end
+end
+
+--- One round in a host's loop; for adapters. An error in a callback is raised where a coroutine of the host waits, and
+--- here when none does.
+---@param host saturn.loop.Host
+function M.turn(host)
+  driving = true
+  local ok, err = pcall(poll_until, 0)
+  local told = ok or fail_first(host, err)
+  wake_due()
+  driving = false
+  host.due = nil
+  release(host)
+  if needed(host) then see_to(host) end
+  M.started()
+  if not told then error(err, 0) end
+end
+
+local function park(host, ready, deadline)
+  local task = { host = host, ready = ready, deadline = deadline }
+  tasks[#tasks + 1] = task
+  host.waiting = (host.waiting or 0) + 1
+  see_to(host)
+  while not task.woken do host:park(task) end
+  if task.failed then error(task.failure, 0) end
+end
+
+local function wait_hosted(host, ready, deadline)
   while true do
     local result = ready()
     if result then return result end
-    local time = now()
-    if deadline and time >= deadline then return nil end
-    local until_ = earliest(deadline)
-    local own = M.reactor():timeout()
-    local seconds = until_ and math.max(0, until_ - time)
-    if own and (not seconds or own < seconds) then seconds = own end
-    adapter.wait(M.reactor():fd(), seconds)
-    M.step(0)
+    if deadline and now() >= deadline then return nil end
+    park(host, ready, deadline)
   end
 end
+
+---@class saturn.loop.Kept
+local Kept = {}
+Kept.__index = Kept
+Kept.__name = "saturn.loop.kept"
+
+--- From now on the network moves again only while something waits. Safe to call twice.
+function Kept:close()
+  local host = self.host
+  if not host then return end
+  self.host = nil
+  host.kept = host.kept - 1
+  release(host)
+end
+
+Kept.__close = Kept.close
+
+function Kept:__tostring()
+  return ("<saturn.loop.kept: %s>"):format(self.host and "running" or "closed")
+end
+
+--- The network moves in the host's loop also while no coroutine waits, and keeps that loop running; for adapters.
+---@param host saturn.loop.Host
+---@return saturn.loop.Kept kept `:close()` ends it
+function M.keep(host)
+  host.kept = (host.kept or 0) + 1
+  see_to(host)
+  return setmetatable({ host = host }, Kept)
+end
+
+-- ---- waiting ----------------------------------------------------------------------------------------------------
 
 --- Waits until `ready()` returns something true and returns that; nil when `timeout` seconds pass first.
 ---@param ready fun(): any
@@ -209,9 +365,12 @@ end
 ---@return any
 function M.poll(ready, timeout, many)
   local deadline = timeout and now() + timeout
-  local task = managed[coroutine.running()]
-  if task then return wait_yielding(task, ready, deadline) end
-  if adapter and adapter.applies() then return wait_adapted(ready, deadline) end
+  if coroutine.isyieldable() then
+    local task = managed[coroutine.running()]
+    if task then return wait_yielding(task, ready, deadline) end
+    local host = current_host()
+    if host then return wait_hosted(host, ready, deadline) end
+  end
   return wait_blocking(ready, deadline, many)
 end
 
@@ -287,30 +446,27 @@ function M.run(...)
   for _, handle in ipairs(handles) do handle:join() end
 end
 
---- Installs a host loop's way to wait: `applies()` is true in a coroutine of that host, `wait(fd, seconds)` yields
---- there until the descriptor is readable or the time is over (nil: no limit). Nil takes it away.
-function M.adapter(new)
-  adapter = new
-end
-
---- For a host's own loop: the descriptor to watch, for what, and for how long at most. nil where the system has none.
+--- For a host's own loop: the descriptor to watch, which is always the same; nil where the system has none.
 ---@return integer?
 function M.pollfd()
   return M.reactor():fd()
 end
 
+--- What to watch it for: "r", readable.
 ---@return string
 function M.events()
   return "r"
 end
 
+--- After how long to call `loop.step` at the latest, also when the descriptor is not readable; nil: no limit.
 ---@return number? seconds
 function M.timeout()
   local deadline = earliest(nil)
-  local own = M.reactor():timeout()
+  local own = unfinished and 0 or M.reactor():timeout()
   local left = deadline and math.max(0, deadline - now())
-  if own and (not left or own < left) then return own end
-  return left
+  if own and (not left or own < left) then left = own end
+  if M.pollfd() then return left end
+  return math.min(left or TICK, TICK)
 end
 
 return M
