@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_BUCKETS = 64, MAX_TYPES = 4096, LIST_HEADER = 5 };
+enum { FIRST_BUCKETS = 64, MAX_TYPES = 4096, LIST_HEADER = 5, DESIRE_BATCH = 10000 };
 
 typedef struct event {
     struct event *next;
@@ -12,11 +12,25 @@ typedef struct event {
     sat_slice map;
 } event;
 
+/* A batch that the scheduler may not have read yet: what is needed to send it again. */
+typedef struct sent {
+    struct sent *next;
+    uint64_t number; /* the echo that says it was read */
+    sat_outgoing batch;
+    size_t ops;
+} sent;
+
 struct sat_session {
     size_t refs;
-    sat_comm *comm;
+    sat_comm *comm; /* NULL: no connection */
     bool registered;
-    bool closed;
+    bool closed; /* for good */
+    bool keeps;
+    char *keep; /* the name keys are held under, or NULL */
+    sat_buf echo; /* keeps: the msgpack key that echoes ask for */
+    uint64_t asked, echoed; /* echoes on this connection */
+    sent *sent_first, *sent_last;
+    double heard;
     sat_error failure;
     sat_key **buckets;
     size_t nbuckets;
@@ -25,6 +39,10 @@ struct sat_session {
     size_t ops;
     sat_buf releases; /* msgpack keys to be released, sent before any later op */
     size_t nreleases;
+    sat_buf holds; /* msgpack keys to be held, likewise; one of the two is empty */
+    size_t nholds;
+    sat_key **fresh; /* keys of the last graph, referred to until the caller had time to do so */
+    size_t nfresh;
     sat_key *changed_first, *changed_last;
     event *event_first, *event_last;
     char **types; /* names by index; 0 is "" */
@@ -81,12 +99,19 @@ static void unlist(sat_session *session, sat_key *key)
     key->listed = false;
 }
 
-sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len)
+/* New keys have no future: the scheduler will not hear of them. */
+static bool hopeless(const sat_session *session)
 {
+    return session->closed || (session->comm == NULL && !session->keeps);
+}
+
+static sat_key *want(sat_session *session, const uint8_t *name, size_t len, bool *begun)
+{
+    *begun = false;
     if (len > UINT32_MAX) return NULL;
     uint32_t hash = hash_bytes(name, len);
     sat_key *key = *find_link(session, name, len, hash);
-    if (key && !session->closed && (key->state == SAT_KEY_CANCELLED || key->state == SAT_KEY_LOST)) {
+    if (key && !hopeless(session) && (key->state == SAT_KEY_CANCELLED || key->state == SAT_KEY_LOST)) {
         unlist(session, key);
         key->session = NULL;
         key = NULL;
@@ -105,13 +130,41 @@ sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len)
     key->session = session;
     key->state = SAT_KEY_PENDING;
     key->listed = true;
-    if (session->closed) {
-        key->state = SAT_KEY_LOST;
-    }
+    if (hopeless(session)) key->state = SAT_KEY_LOST;
     sat_key **link = find_link(session, name, len, hash);
     key->next = *link;
     *link = key;
     session->count++;
+    *begun = true;
+    return key;
+}
+
+static void batch_releases(sat_session *session);
+static void batch_holds(sat_session *session);
+
+static void wake(sat_session *session)
+{
+    if (session->comm) sat_comm_wake(session->comm);
+}
+
+static void queue_hold(sat_session *session, const sat_key *key)
+{
+    if (!session->keeps || session->closed) return;
+    batch_releases(session);
+    sat_buf_append(&session->holds, key->name, key->len);
+    if (session->holds.failed) {
+        session->holds.failed = false; /* not held: it ends with this connection */
+        return;
+    }
+    session->nholds++;
+    wake(session);
+}
+
+sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len, bool hold)
+{
+    bool begun;
+    sat_key *key = want(session, name, len, &begun);
+    if (begun && hold) queue_hold(session, key);
     return key;
 }
 
@@ -128,14 +181,15 @@ static void clear_error(sat_key *key)
 
 static void queue_release(sat_session *session, const sat_key *key)
 {
-    if (session->closed) return;
+    if (hopeless(session)) return;
+    batch_holds(session);
     sat_buf_append(&session->releases, key->name, key->len);
     if (session->releases.failed) {
         session->releases.failed = false; /* not told: the scheduler keeps the result until the client closes */
         return;
     }
     session->nreleases++;
-    sat_comm_wake(session->comm);
+    wake(session);
 }
 
 void sat_key_release(sat_key *key)
@@ -196,14 +250,41 @@ void sat_key_mark(sat_key *key, sat_key_state state, const char *reason)
     if (reason) set_reason(key, reason, strlen(reason));
 }
 
+static bool desirable(const sat_key *key)
+{
+    return key->state != SAT_KEY_CANCELLED && key->state != SAT_KEY_LOST;
+}
+
 void sat_session_forget_all(sat_session *session, sat_key_state state, const char *reason)
 {
     for (size_t i = 0; i < session->nbuckets; i++)
         for (sat_key *key = session->buckets[i]; key; key = key->next) {
-            if (key->state == SAT_KEY_CANCELLED || key->state == SAT_KEY_LOST) continue;
+            if (!desirable(key)) continue;
             set_state(session, key, state);
             if (reason) set_reason(key, reason, strlen(reason));
         }
+}
+
+size_t sat_session_keys(sat_session *session, sat_key **keys, size_t room)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < session->nbuckets; i++)
+        for (sat_key *key = session->buckets[i]; key && found < room; key = key->next)
+            if (desirable(key)) keys[found++] = key;
+    return found;
+}
+
+/* The keys of a connection that is gone are nothing to the next one. */
+static void unlist_all(sat_session *session)
+{
+    for (size_t i = 0; i < session->nbuckets; i++) {
+        for (sat_key *key = session->buckets[i]; key; key = key->next) {
+            key->listed = false;
+            key->session = NULL;
+        }
+        session->buckets[i] = NULL;
+    }
+    session->count = 0;
 }
 
 /* ---- types -------------------------------------------------------------------------------------- */
@@ -330,8 +411,27 @@ static void set_cancel_reason(sat_key *key, const fields *found)
     if (len > 0) set_reason(key, text, (size_t)len < sizeof text ? (size_t)len : sizeof text - 1);
 }
 
+static void free_sent(sat_session *session)
+{
+    sent *first = session->sent_first;
+    session->sent_first = first->next;
+    if (session->sent_first == NULL) session->sent_last = NULL;
+    sat_outgoing_free(&first->batch);
+    free(first);
+}
+
+static void echoed(sat_session *session)
+{
+    session->echoed++;
+    while (session->sent_first && session->sent_first->number <= session->echoed) free_sent(session);
+}
+
 static void cancel_key(sat_session *session, sat_slice name, const fields *found)
 {
+    if (session->keeps && name.len == session->echo.len && memcmp(name.data, session->echo.data, name.len) == 0) {
+        echoed(session);
+        return;
+    }
     sat_key *key = sat_session_find(session, name.data, name.len);
     if (key == NULL) return;
     if (key->state == SAT_KEY_CANCELLED && key->reason) return; /* this client did it, and knows best why */
@@ -422,7 +522,7 @@ static sat_status handle_key(sat_session *session, sat_message *message, const f
     } else if (sat_mp_is(&found->op, "task-retried")) {
         if (key) set_state(session, key, SAT_KEY_PENDING);
     } else if (sat_mp_is(&found->op, "cancelled-key")) {
-        if (key) cancel_key(session, found->key, found);
+        cancel_key(session, found->key, found);
     } else if (sat_mp_is(&found->op, "cancelled-keys")) {
         cancel_keys(session, found);
     } else {
@@ -474,25 +574,52 @@ static sat_status handle_message(sat_session *session, sat_message *message, sat
 
 /* ---- the stream --------------------------------------------------------------------------------- */
 
+static void release_fresh(sat_session *session)
+{
+    size_t count = session->nfresh;
+    sat_key **fresh = session->fresh;
+    session->fresh = NULL;
+    session->nfresh = 0;
+    for (size_t i = 0; i < count; i++) sat_key_release(fresh[i]);
+    free(fresh);
+}
+
+/* Nothing that was put off will be sent. */
+static void forget_unsent(sat_session *session)
+{
+    sat_outgoing_free(&session->batch);
+    session->ops = 0;
+    sat_buf_free(&session->releases);
+    session->nreleases = 0;
+    sat_buf_free(&session->holds);
+    session->nholds = 0;
+    sat_session_forget_sent(session);
+}
+
 static void end(sat_session *session, const sat_error *why)
 {
-    if (session->closed) return;
-    session->closed = true;
+    if (session->comm == NULL) return;
     session->failure = *why;
-    sat_session_forget_all(session, SAT_KEY_LOST, why->text);
+    session->registered = false;
     sat_comm_free(session->comm);
     session->comm = NULL;
+    if (session->keeps) return;
+    sat_session_forget_all(session, SAT_KEY_LOST, why->text);
+    forget_unsent(session);
 }
 
 static void on_message(void *arg, sat_message *message)
 {
+    sat_session *session = arg;
     sat_error err;
-    sat_status status = handle_message(arg, message, &err);
-    if (status != SAT_OK) end(arg, &err);
+    session->heard = sat_now();
+    sat_status status = handle_message(session, message, &err);
+    if (status != SAT_OK) end(session, &err);
 }
 
 static void on_drained(void *arg)
 {
+    release_fresh(arg);
     sat_session_flush(arg);
 }
 
@@ -501,7 +628,7 @@ static void on_closed(void *arg, const sat_error *why)
     end(arg, why);
 }
 
-static void send_registration(sat_session *session, const char *id, sat_error *err)
+static sat_status send_registration(sat_session *session, const char *id, sat_error *err)
 {
     sat_outgoing out;
     msgpack_packer packer;
@@ -516,36 +643,150 @@ static void send_registration(sat_session *session, const char *id, sat_error *e
     msgpack_pack_false(&packer);
     sat_mp_pack_text(&packer, "versions");
     msgpack_pack_map(&packer, 0);
-    if (sat_comm_send(session->comm, &out, err) != SAT_OK) {
-        sat_comm_free(session->comm);
-        session->comm = NULL;
-    }
+    return sat_comm_send(session->comm, &out, err);
 }
 
-sat_session *sat_session_open(sat_reactor *reactor, const sat_endpoint *endpoint, const sat_limits *limits,
-                              const char *id, sat_error *err)
+static void pack_keys_op(sat_buf *buf, const char *op, const char *client, size_t count, const sat_buf *keys)
+{
+    msgpack_packer packer;
+    sat_mp_packer(&packer, buf);
+    msgpack_pack_map(&packer, client ? 3 : 2);
+    sat_mp_pack_text(&packer, "op");
+    sat_mp_pack_text(&packer, op);
+    if (client) {
+        sat_mp_pack_text(&packer, "client");
+        sat_mp_pack_text(&packer, client);
+    }
+    sat_mp_pack_text(&packer, "keys");
+    msgpack_pack_array(&packer, count);
+    if (keys) sat_buf_append(buf, keys->data, keys->len);
+}
+
+/* The name exists on the scheduler once it wants something, even nothing; before that, a release in it would be an error
+ * that ends the stream. */
+static sat_status send_keep(sat_session *session, sat_error *err)
+{
+    sat_outgoing out;
+    sat_outgoing_init(&out);
+    pack_keys_op(&out.head, "client-desires-keys", session->keep, 0, NULL);
+    return sat_comm_send(session->comm, &out, err);
+}
+
+static bool copy_outgoing(sat_outgoing *to, const sat_outgoing *from)
+{
+    bool ok = true;
+    sat_outgoing_init(to);
+    sat_buf_append(&to->head, from->head.data, from->head.len);
+    for (size_t i = 0; i < from->count && ok; i++) ok = sat_outgoing_frame(to, from->frames[i]) > 0;
+    if (ok && !to->head.failed) return true;
+    sat_outgoing_free(to);
+    return false;
+}
+
+/* Sends a batch, which has room for its number of ops. One that may have to be sent again ends with an echo. */
+static sat_status transmit(sat_session *session, sat_outgoing *batch, size_t ops, sat_error *err)
+{
+    if (session->keeps) {
+        msgpack_packer packer;
+        sat_mp_packer(&packer, &batch->head);
+        msgpack_pack_map(&packer, 2);
+        sat_mp_pack_text(&packer, "op");
+        sat_mp_pack_text(&packer, "report-key");
+        sat_mp_pack_text(&packer, "key");
+        sat_buf_append(&batch->head, session->echo.data, session->echo.len);
+        session->asked++;
+        ops++;
+    }
+    for (unsigned i = 0; i < 4 && !batch->head.failed; i++)
+        batch->head.data[1 + i] = (uint8_t)(ops >> (24 - 8 * i));
+    return sat_comm_send(session->comm, batch, err);
+}
+
+/* Without memory for it the batch is not sent again, which is no worse than without keeping. */
+static void remember(sat_session *session, const sat_outgoing *batch, size_t ops)
+{
+    sent *entry = calloc(1, sizeof *entry);
+    if (entry == NULL || !copy_outgoing(&entry->batch, batch)) {
+        free(entry);
+        return;
+    }
+    entry->ops = ops;
+    entry->number = session->asked + 1;
+    if (session->sent_last)
+        session->sent_last->next = entry;
+    else
+        session->sent_first = entry;
+    session->sent_last = entry;
+}
+
+static sat_status send_again(sat_session *session, sat_error *err)
+{
+    sat_status status = SAT_OK;
+    for (sent *each = session->sent_first; each && status == SAT_OK; each = each->next) {
+        sat_outgoing copy;
+        each->number = session->asked + 1;
+        status = copy_outgoing(&copy, &each->batch) ? transmit(session, &copy, each->ops, err) : sat_fail_nomem(err);
+    }
+    return status;
+}
+
+void sat_session_forget_sent(sat_session *session)
+{
+    while (session->sent_first) free_sent(session);
+}
+
+/* The key of the echoes is of this connection: an answer to the last one may still come. */
+static sat_status begin_keeping(sat_session *session, const char *id, sat_error *err)
+{
+    msgpack_packer packer;
+    size_t prefix = strlen("saturn-echo-"), len = strlen(id);
+    session->asked = session->echoed = 0;
+    sat_buf_clear(&session->echo);
+    sat_mp_packer(&packer, &session->echo);
+    msgpack_pack_str(&packer, prefix + len);
+    msgpack_pack_str_body(&packer, "saturn-echo-", prefix);
+    msgpack_pack_str_body(&packer, id, len);
+    if (session->echo.failed) return sat_fail_nomem(err);
+    sat_status status = session->keep ? send_keep(session, err) : SAT_OK;
+    return status == SAT_OK ? send_again(session, err) : status;
+}
+
+sat_session *sat_session_new(const char *keep, sat_error *err)
 {
     sat_session *session = calloc(1, sizeof *session);
     sat_key **buckets = calloc(FIRST_BUCKETS, sizeof *buckets);
-    if (session == NULL || buckets == NULL) {
+    bool ok = session && buckets && (keep == NULL || sat_copy_text(keep, strlen(keep), &session->keep) == SAT_OK);
+    if (!ok) {
         free(session);
         free(buckets);
         sat_fail_nomem(err);
         return NULL;
     }
-    sat_comm_handler handler = {on_message, on_drained, on_closed, session};
     session->refs = 1;
+    session->keeps = keep != NULL;
     session->buckets = buckets;
     session->nbuckets = FIRST_BUCKETS;
     sat_outgoing_init(&session->batch);
-    session->comm = sat_comm_open(reactor, endpoint, limits, &handler, err);
-    if (session->comm) send_registration(session, id, err);
-    if (session->comm == NULL) {
-        session->closed = true;
-        sat_session_release(session);
-        return NULL;
-    }
+    (void)sat_fail(&session->failure, SAT_CLOSED, "the client is not connected");
     return session;
+}
+
+sat_status sat_session_connect(sat_session *session, sat_reactor *reactor, const sat_endpoint *endpoint,
+                               const sat_limits *limits, const char *id, sat_error *err)
+{
+    sat_comm_handler handler = {on_message, on_drained, on_closed, session};
+    if (session->closed) return sat_fail(err, SAT_CLOSED, "%s", session->failure.text);
+    sat_session_drop(session, "a new connection is made");
+    if (!session->keeps) unlist_all(session);
+    session->heard = sat_now();
+    session->comm = sat_comm_open(reactor, endpoint, limits, &handler, &session->failure);
+    sat_status status = session->comm ? send_registration(session, id, &session->failure) : session->failure.status;
+    if (status == SAT_OK && session->keeps) status = begin_keeping(session, id, &session->failure);
+    if (status == SAT_OK) return SAT_OK;
+    if (err) *err = session->failure;
+    sat_comm_free(session->comm);
+    session->comm = NULL;
+    return status;
 }
 
 sat_session *sat_session_retain(sat_session *session)
@@ -558,8 +799,7 @@ static void free_keys(sat_session *session)
 {
     sat_key *key;
     while ((key = sat_session_changed(session)) != NULL) sat_key_release(key);
-    for (size_t i = 0; i < session->nbuckets; i++)
-        for (key = session->buckets[i]; key; key = key->next) key->session = NULL;
+    unlist_all(session);
     free(session->buckets);
 }
 
@@ -572,11 +812,28 @@ void sat_session_release(sat_session *session)
     sat_session_close(session, "the client was collected");
     free_keys(session);
     while ((message = sat_session_event(session, &map)) != NULL) sat_message_release(message);
-    sat_outgoing_free(&session->batch);
-    sat_buf_free(&session->releases);
+    forget_unsent(session);
+    sat_buf_free(&session->echo);
+    free(session->keep);
     for (size_t i = 1; i < session->ntypes; i++) free(session->types[i]);
     free(session->types);
     free(session);
+}
+
+/* {"op": "close-client", "client": keep}: whatever is held in that name is let go */
+static void let_go(sat_session *session)
+{
+    sat_buf map = SAT_BUF_INIT;
+    msgpack_packer packer;
+    if (session->keep == NULL) return;
+    sat_mp_packer(&packer, &map);
+    msgpack_pack_map(&packer, 2);
+    sat_mp_pack_text(&packer, "op");
+    sat_mp_pack_text(&packer, "close-client");
+    sat_mp_pack_text(&packer, "client");
+    sat_mp_pack_text(&packer, session->keep);
+    if (!map.failed) (void)sat_session_send(session, map.data, map.len, NULL);
+    sat_buf_free(&map);
 }
 
 void sat_session_close(sat_session *session, const char *reason)
@@ -585,15 +842,50 @@ void sat_session_close(sat_session *session, const char *reason)
     static const uint8_t close_stream[] = "\x81\xa2op\xac" "close-stream";
     sat_error why;
     if (session->closed) return;
-    (void)sat_session_send(session, close_client, sizeof close_client - 1, NULL);
-    (void)sat_session_send(session, close_stream, sizeof close_stream - 1, NULL);
+    release_fresh(session);
+    if (session->comm) {
+        let_go(session);
+        (void)sat_session_send(session, close_client, sizeof close_client - 1, NULL);
+        (void)sat_session_send(session, close_stream, sizeof close_stream - 1, NULL);
+    }
+    session->keeps = false;
+    session->closed = true;
+    (void)sat_fail(&why, SAT_CLOSED, "%s", reason);
+    if (session->comm)
+        end(session, &why);
+    else
+        sat_session_forget_all(session, SAT_KEY_LOST, reason);
+}
+
+void sat_session_drop(sat_session *session, const char *reason)
+{
+    sat_error why;
     (void)sat_fail(&why, SAT_CLOSED, "%s", reason);
     end(session, &why);
 }
 
+void sat_session_detach(sat_session *session)
+{
+    batch_releases(session);
+    batch_holds(session);
+    free(session->keep);
+    session->keep = NULL;
+}
+
+void sat_session_give_up(sat_session *session, const char *reason)
+{
+    if (!session->keeps) return;
+    if (session->comm) let_go(session);
+    sat_session_detach(session);
+    session->keeps = false;
+    if (session->comm) return;
+    sat_session_forget_all(session, SAT_KEY_LOST, reason);
+    forget_unsent(session);
+}
+
 sat_status sat_session_state(const sat_session *session, sat_error *err)
 {
-    if (session->closed) {
+    if (session->comm == NULL) {
         if (err) *err = session->failure;
         return session->failure.status;
     }
@@ -602,7 +894,19 @@ sat_status sat_session_state(const sat_session *session, sat_error *err)
 
 bool sat_session_drained(const sat_session *session)
 {
-    return session->closed || (session->ops == 0 && session->nreleases == 0 && sat_comm_idle(session->comm));
+    return session->comm == NULL || (session->ops == 0 && session->nreleases == 0 && session->nholds == 0 &&
+                                     sat_comm_idle(session->comm));
+}
+
+bool sat_session_acknowledged(const sat_session *session)
+{
+    return session->comm && session->sent_first == NULL && session->echoed >= session->asked &&
+           sat_session_drained(session);
+}
+
+double sat_session_heard(const sat_session *session)
+{
+    return session->heard;
 }
 
 /* ---- outgoing ----------------------------------------------------------------------------------- */
@@ -613,58 +917,117 @@ static void begin_batch(sat_session *session)
     if (session->batch.head.len == 0) sat_buf_append(&session->batch.head, placeholder, LIST_HEADER);
 }
 
+static void batch_keys(sat_session *session, const char *op, const char *client, size_t count, const sat_buf *keys)
+{
+    begin_batch(session);
+    pack_keys_op(&session->batch.head, op, client, count, keys);
+    session->ops++;
+}
+
 /* The releases so far go before whatever is sent next: a later op may want one of the keys again. */
 static void batch_releases(sat_session *session)
 {
-    msgpack_packer packer;
+    static const char op[] = "client-releases-keys";
     if (session->nreleases == 0) return;
-    begin_batch(session);
-    sat_mp_packer(&packer, &session->batch.head);
-    msgpack_pack_map(&packer, 2);
-    sat_mp_pack_text(&packer, "op");
-    sat_mp_pack_text(&packer, "client-releases-keys");
-    sat_mp_pack_text(&packer, "keys");
-    msgpack_pack_array(&packer, session->nreleases);
-    sat_buf_append(&session->batch.head, session->releases.data, session->releases.len);
+    batch_keys(session, op, NULL, session->nreleases, &session->releases);
+    if (session->keep) batch_keys(session, op, session->keep, session->nreleases, &session->releases);
     sat_buf_clear(&session->releases);
     session->nreleases = 0;
-    session->ops++;
+}
+
+/* And so do the holds: a later op may release one of the keys. */
+static void batch_holds(sat_session *session)
+{
+    if (session->nholds == 0) return;
+    if (session->keep) batch_keys(session, "client-desires-keys", session->keep, session->nholds, &session->holds);
+    sat_buf_clear(&session->holds);
+    session->nholds = 0;
 }
 
 void sat_session_flush(sat_session *session)
 {
     sat_error err;
-    if (session->closed || !sat_comm_idle(session->comm)) return;
+    if (session->comm == NULL || !sat_comm_idle(session->comm)) return;
     batch_releases(session);
+    batch_holds(session);
     if (session->ops == 0) return;
-    for (unsigned i = 0; i < 4 && !session->batch.head.failed; i++)
-        session->batch.head.data[1 + i] = (uint8_t)(session->ops >> (24 - 8 * i));
+    size_t ops = session->ops;
     session->ops = 0;
-    if (sat_comm_send(session->comm, &session->batch, &err) != SAT_OK) end(session, &err);
+    if (session->keeps) remember(session, &session->batch, ops);
+    if (transmit(session, &session->batch, ops, &err) != SAT_OK) end(session, &err);
+}
+
+/* SAT_OK when an op may be added: it is sent now or, by a session that keeps, when there is a connection again. */
+static sat_status begin_op(sat_session *session, sat_error *err)
+{
+    if (hopeless(session)) return sat_session_state(session, err);
+    batch_releases(session);
+    batch_holds(session);
+    begin_batch(session);
+    return session->batch.head.failed ? sat_fail_nomem(err) : SAT_OK;
+}
+
+/* Refers to the wanted keys of a graph that was just sent, and holds them with one op behind it. */
+static void keep_wanted(sat_session *session, const sat_buf *wanted, size_t count)
+{
+    sat_mp scan = {wanted->data, wanted->data + wanted->len};
+    sat_slice name;
+    session->fresh = count ? calloc(count, sizeof *session->fresh) : NULL;
+    while (session->fresh && session->nfresh < count && sat_mp_value(&scan, &name, NULL) == SAT_OK) {
+        bool begun;
+        sat_key *key = want(session, name.data, name.len, &begun);
+        if (key == NULL) break;
+        session->fresh[session->nfresh++] = key;
+    }
+    if (session->keep && count > 0) batch_keys(session, "client-desires-keys", session->keep, count, wanted);
 }
 
 sat_status sat_session_submit(sat_session *session, sat_graph *graph, sat_error *err)
 {
-    sat_status status = sat_session_state(session, err);
-    if (status != SAT_OK && status != SAT_AGAIN) return status;
-    batch_releases(session);
-    begin_batch(session);
-    status = session->batch.head.failed ? sat_fail_nomem(err) : sat_graph_message(graph, &session->batch, err);
+    sat_buf wanted = SAT_BUF_INIT;
+    size_t count = graph->wanted_count;
+    release_fresh(session);
+    sat_status status = begin_op(session, err);
     if (status != SAT_OK) return status;
-    session->ops++;
-    sat_session_flush(session);
-    return SAT_OK;
+    if (session->keeps) sat_buf_append(&wanted, graph->wanted.data, graph->wanted.len);
+    status = sat_graph_message(graph, &session->batch, err);
+    if (status == SAT_OK) {
+        session->ops++;
+        if (session->keeps && !wanted.failed) keep_wanted(session, &wanted, count);
+        sat_session_flush(session);
+    }
+    sat_buf_free(&wanted);
+    return status;
 }
 
 sat_status sat_session_send(sat_session *session, const uint8_t *map, size_t len, sat_error *err)
 {
-    sat_status status = sat_session_state(session, err);
-    if (status != SAT_OK && status != SAT_AGAIN) return status;
-    batch_releases(session);
-    begin_batch(session);
+    sat_status status = begin_op(session, err);
+    if (status != SAT_OK) return status;
     sat_buf_append(&session->batch.head, map, len);
     if (session->batch.head.failed) return sat_fail_nomem(err);
     session->ops++;
     sat_session_flush(session);
     return SAT_OK;
+}
+
+sat_status sat_session_desire(sat_session *session, sat_error *err)
+{
+    sat_buf keys = SAT_BUF_INIT;
+    size_t count = 0;
+    sat_status status = begin_op(session, err);
+    for (size_t i = 0; i < session->nbuckets && status == SAT_OK; i++)
+        for (const sat_key *key = session->buckets[i]; key; key = key->next) {
+            if (!desirable(key)) continue;
+            sat_buf_append(&keys, key->name, key->len);
+            if (++count < DESIRE_BATCH) continue;
+            batch_keys(session, "client-desires-keys", NULL, count, &keys);
+            sat_buf_clear(&keys);
+            count = 0;
+        }
+    if (status == SAT_OK && count > 0) batch_keys(session, "client-desires-keys", NULL, count, &keys);
+    if (keys.failed || session->batch.head.failed) status = sat_fail_nomem(err);
+    sat_buf_free(&keys);
+    if (status == SAT_OK) sat_session_flush(session);
+    return status;
 }

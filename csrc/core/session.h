@@ -2,7 +2,12 @@
  *
  * A key is known by its msgpack bytes. sat_session_want gives one reference to a sat_key; when the last goes, the
  * scheduler is told (in batches, before anything that is sent later). Messages are sent at once while nothing is on
- * its way; what comes meanwhile goes together in one list. */
+ * its way; what comes meanwhile goes together in one list.
+ *
+ * The session outlives its connection. When that breaks, all keys become SAT_KEY_LOST, unless the session keeps: then
+ * it holds its keys on the scheduler under a second name, which no connection stands for, so that they stay there.
+ * Its keys stay as they are, ops wait, and after sat_session_connect what the scheduler may not have read is sent
+ * again. What it has read is known by echoes: each batch ends with a question that is answered in its turn. */
 #ifndef SATURN_SESSION_H
 #define SATURN_SESSION_H
 
@@ -43,28 +48,48 @@ typedef struct sat_key {
     uint8_t name[];
 } sat_key;
 
-/* Opens the stream and registers as `id`. Retains the reactor. */
-sat_session *sat_session_open(sat_reactor *reactor, const sat_endpoint *endpoint, const sat_limits *limits,
-                              const char *id, sat_error *err);
+/* Not connected yet. keep: the name that keys are held under, or NULL. */
+sat_session *sat_session_new(const char *keep, sat_error *err);
+/* Opens the stream and registers as `id`; an open one is dropped. Retains the reactor. */
+sat_status sat_session_connect(sat_session *session, sat_reactor *reactor, const sat_endpoint *endpoint,
+                               const sat_limits *limits, const char *id, sat_error *err);
 sat_session *sat_session_retain(sat_session *session);
 void sat_session_release(sat_session *session);
 
-/* Says goodbye and closes; all keys become SAT_KEY_LOST with `reason`. Does nothing the second time. */
+/* Says goodbye, lets go what is held, and closes for good; all keys become SAT_KEY_LOST with `reason`. Does nothing the
+ * second time. */
 void sat_session_close(sat_session *session, const char *reason);
+/* Gives the connection up, as if it had broken. */
+void sat_session_drop(sat_session *session, const char *reason);
+/* From now on what is held stays held, after the close as well: somebody else is to take it up. */
+void sat_session_detach(sat_session *session);
+/* Keeps no longer: what is held is let go, or (without a connection) all keys become SAT_KEY_LOST with `reason`. */
+void sat_session_give_up(sat_session *session, const char *reason);
 
-/* SAT_AGAIN until registered, SAT_OK, or why it ended. */
+/* SAT_AGAIN until registered, SAT_OK, or why the connection ended. */
 sat_status sat_session_state(const sat_session *session, sat_error *err);
 /* Everything that was sent has left this process. */
 bool sat_session_drained(const sat_session *session);
+/* The scheduler has read all that was sent. Only a session that keeps can tell. */
+bool sat_session_acknowledged(const sat_session *session);
+/* Forgets what would be sent again: the scheduler that comes next does not understand it. */
+void sat_session_forget_sent(sat_session *session);
+/* When the last message came (sat_now), or the connection was asked for. */
+double sat_session_heard(const sat_session *session);
 
 /* One more reference to the key; NULL when out of memory. A key that is not known, or was cancelled or lost, begins
- * anew as pending, without those who hold the old one being told. */
-sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len);
+ * anew as pending, without those who hold the old one being told. hold: not if the key stands for no task. */
+sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len, bool hold);
 void sat_key_release(sat_key *key);
 /* Sets the state to what this client has asked for. reason may be NULL. */
 void sat_key_mark(sat_key *key, sat_key_state state, const char *reason);
 sat_key *sat_session_find(sat_session *session, const uint8_t *name, size_t len); /* borrowed, or NULL */
 size_t sat_session_count(const sat_session *session);
+
+/* At most `room` keys of the table that are not cancelled or lost, borrowed; returns how many. */
+size_t sat_session_keys(sat_session *session, sat_key **keys, size_t room);
+/* After a new connection: asks for the results of all keys that are not cancelled or lost. */
+sat_status sat_session_desire(sat_session *session, sat_error *err);
 
 /* The name of the Python type of a finished key ("int", "numpy.ndarray"); "" when unknown. */
 const char *sat_session_type(const sat_session *session, uint16_t type);

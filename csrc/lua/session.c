@@ -4,6 +4,7 @@
  * here are put by Lua into the table `session.Future`. Its client is its user value. */
 #include "session.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "../core/graph.h"
@@ -18,6 +19,7 @@
 #define SESSION "saturn.session"
 #define GRAPH "saturn.graph"
 #define FUTURE "saturn.future"
+#define KEYS "saturn.session.keys"
 
 typedef struct session_box {
     sat_session *session;
@@ -215,14 +217,14 @@ static int future_mine(lua_State *L)
     return 1;
 }
 
-static void push_future(lua_State *L, sat_session *session, sat_slice name, int client)
+static void push_future(lua_State *L, sat_session *session, sat_slice name, int client, bool hold)
 {
     future_box *box = lua_newuserdatauv(L, sizeof *box, 1);
     box->key = NULL;
     luaL_setmetatable(L, FUTURE);
     lua_pushvalue(L, client);
     lua_setiuservalue(L, -2, 1);
-    box->key = sat_session_want(session, name.data, name.len);
+    box->key = sat_session_want(session, name.data, name.len, hold);
     if (box->key == NULL) luaL_error(L, "out of memory");
 }
 
@@ -431,31 +433,58 @@ static int graph_size(lua_State *L)
 
 /* ---- sessions ----------------------------------------------------------------------------------- */
 
-static int session_open(lua_State *L)
-{
-    sat_error err;
-    sat_endpoint endpoint;
-    sat_reactor *reactor = satL_check_reactor(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    session_box *box = lua_newuserdatauv(L, sizeof *box, 0);
-    box->session = NULL;
-    luaL_setmetatable(L, SESSION);
-    lua_getfield(L, 2, "limits");
-    satL_check_limits(L, -1, &box->limits);
-    lua_getfield(L, 2, "id");
-    const char *id = luaL_checkstring(L, -1);
-    if (satL_read_endpoint(L, 2, &endpoint, &err) != SAT_OK) return satL_fail(L, &err);
-    box->session = sat_session_open(reactor, &endpoint, &box->limits, id, &err);
-    sat_endpoint_free(&endpoint);
-    lua_pop(L, 2);
-    return box->session ? 1 : satL_fail(L, &err);
-}
-
 static session_box *check_session(lua_State *L)
 {
     session_box *box = luaL_checkudata(L, 1, SESSION);
     if (box->session == NULL) luaL_error(L, "this session is closed");
     return box;
+}
+
+/* Connects to what the table at 3 says, registering as its field `id`. */
+static sat_status connect_session(lua_State *L, session_box *box, sat_error *err)
+{
+    sat_endpoint endpoint;
+    sat_reactor *reactor = satL_check_reactor(L, 2);
+    lua_getfield(L, 3, "limits");
+    satL_check_limits(L, -1, &box->limits);
+    lua_getfield(L, 3, "id");
+    const char *id = luaL_checkstring(L, -1);
+    sat_status status = satL_read_endpoint(L, 3, &endpoint, err);
+    if (status != SAT_OK) return status;
+    status = sat_session_connect(box->session, reactor, &endpoint, &box->limits, id, err);
+    sat_endpoint_free(&endpoint);
+    lua_pop(L, 2);
+    return status;
+}
+
+/* open(reactor, options) → a session, or nil, kind, message. options: address, id, keep (the name that keys are held
+ * under), tls material, proxy, timeout, limits */
+static int session_open(lua_State *L)
+{
+    sat_error err;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    session_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+    box->session = NULL;
+    luaL_setmetatable(L, SESSION);
+    lua_insert(L, 1);
+    lua_getfield(L, 3, "keep");
+    box->session = sat_session_new(luaL_optstring(L, -1, NULL), &err);
+    lua_pop(L, 1);
+    if (box->session == NULL || connect_session(L, box, &err) != SAT_OK) return satL_fail(L, &err);
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* session:connect(reactor, options) → true, or nil, kind, message: a new connection, as open made the first */
+static int session_connect(lua_State *L)
+{
+    sat_error err;
+    session_box *box = check_session(L);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    if (connect_session(L, box, &err) != SAT_OK) return satL_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 static int session_gc(lua_State *L)
@@ -476,14 +505,15 @@ static int session_state(lua_State *L)
     return 1;
 }
 
-/* session:future(key, client): one more reference to the key */
+/* session:future(key, client, mark): one more reference to the key. A mark stands for no task, and is not held. */
 static int session_future(lua_State *L)
 {
     session_box *box = check_session(L);
     luaL_checkany(L, 3);
+    int mark = lua_toboolean(L, 4);
     key_bytes bytes;
     sat_slice key = push_key(L, 2, &bytes);
-    push_future(L, box->session, key, 3);
+    push_future(L, box->session, key, 3, !mark);
     return 1;
 }
 
@@ -574,6 +604,106 @@ static int session_close(lua_State *L)
     return 0;
 }
 
+/* drop(reason): gives the connection up */
+static int session_drop(lua_State *L)
+{
+    sat_session_drop(check_session(L)->session, luaL_checkstring(L, 2));
+    return 0;
+}
+
+static int session_detach(lua_State *L)
+{
+    sat_session_detach(check_session(L)->session);
+    return 0;
+}
+
+/* give_up(reason): keeps no longer */
+static int session_give_up(lua_State *L)
+{
+    sat_session_give_up(check_session(L)->session, luaL_checkstring(L, 2));
+    return 0;
+}
+
+static int session_acknowledged(lua_State *L)
+{
+    lua_pushboolean(L, sat_session_acknowledged(check_session(L)->session));
+    return 1;
+}
+
+static int session_forget_sent(lua_State *L)
+{
+    sat_session_forget_sent(check_session(L)->session);
+    return 0;
+}
+
+/* heard() → when the last message came, in the reactor's seconds */
+static int session_heard(lua_State *L)
+{
+    lua_pushnumber(L, sat_session_heard(check_session(L)->session));
+    return 1;
+}
+
+typedef struct keys_box {
+    size_t count;
+    sat_key *keys[]; /* a reference each */
+} keys_box;
+
+static int keys_gc(lua_State *L)
+{
+    keys_box *box = luaL_checkudata(L, 1, KEYS);
+    for (size_t i = 0; i < box->count; i++) sat_key_release(box->keys[i]);
+    box->count = 0;
+    return 0;
+}
+
+/* keys() → a list of the keys that are neither cancelled nor lost */
+static int session_keys(lua_State *L)
+{
+    session_box *session = check_session(L);
+    lua_settop(L, 1);
+    size_t room = sat_session_count(session->session);
+    keys_box *box = lua_newuserdatauv(L, sizeof *box + room * sizeof box->keys[0], 0);
+    box->count = 0;
+    luaL_setmetatable(L, KEYS);
+    box->count = sat_session_keys(session->session, box->keys, room);
+    for (size_t i = 0; i < box->count; i++) box->keys[i]->refs++;
+    lua_createtable(L, box->count < INT_MAX ? (int)box->count : 0, 0);
+    for (size_t i = 0; i < box->count; i++) {
+        push_key_value(L, box->keys[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_replace(L, 1); /* the table first, then what is to be let go */
+    lua_insert(L, 1);
+    (void)keys_gc(L);
+    lua_settop(L, 2);
+    return 1;
+}
+
+/* found(key, "pending" | "lost", reason | nil): what the scheduler knows of the key after a new connection. A failure
+ * that is known stays, whether or not the scheduler still knows it. */
+static int session_found(lua_State *L)
+{
+    static const char *const names[] = {"pending", "lost", NULL};
+    session_box *box = check_session(L);
+    sat_key_state state = luaL_checkoption(L, 3, NULL, names) ? SAT_KEY_LOST : SAT_KEY_PENDING;
+    const char *reason = luaL_optstring(L, 4, NULL);
+    key_bytes bytes;
+    sat_slice name = push_key(L, 2, &bytes);
+    sat_key *key = sat_session_find(box->session, name.data, name.len);
+    if (key && key->state != (uint8_t)state && !(state == SAT_KEY_LOST && key->state == SAT_KEY_ERROR))
+        sat_key_mark(key, state, reason);
+    return 0;
+}
+
+/* desire() → true, or nil, kind, message */
+static int session_desire(lua_State *L)
+{
+    sat_error err;
+    if (sat_session_desire(check_session(L)->session, &err) != SAT_OK) return satL_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* random(bytes) → that many random bytes as hexadecimal digits */
 static int random_text(lua_State *L)
 {
@@ -614,19 +744,24 @@ int satL_open_session(lua_State *L)
     static const luaL_Reg session_methods[] = {
         {"state", session_state}, {"future", session_future}, {"graph", session_graph},     {"submit", session_submit},
         {"send", session_send},   {"event", session_event},   {"changed", session_changed}, {"flush", session_flush},
-        {"drained", session_drained}, {"count", session_count}, {"close", session_close},   {NULL, NULL},
+        {"drained", session_drained}, {"count", session_count}, {"close", session_close},
+        {"connect", session_connect}, {"drop", session_drop}, {"detach", session_detach}, {"give_up", session_give_up},
+        {"acknowledged", session_acknowledged}, {"forget_sent", session_forget_sent}, {"heard", session_heard},
+        {"keys", session_keys}, {"found", session_found}, {"desire", session_desire}, {NULL, NULL},
     };
     static const luaL_Reg session_meta[] = {{"__gc", session_gc}, {"__close", session_close}, {NULL, NULL}};
     static const luaL_Reg graph_methods[] = {{"task", graph_task},         {"want", graph_want}, {"annotate", graph_annotate},
                                              {"options", graph_options},   {"size", graph_size}, {NULL, NULL}};
     static const luaL_Reg graph_meta[] = {{"__gc", graph_gc}, {"__close", graph_gc}, {NULL, NULL}};
     static const luaL_Reg event_meta[] = {{"__gc", event_gc}, {NULL, NULL}};
+    static const luaL_Reg keys_meta[] = {{"__gc", keys_gc}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"open", session_open}, {"dialect", dialect}, {"random", random_text},
                                          {"digest", satL_digest}, {NULL, NULL}};
     satL_class(L, SESSION, session_methods, session_meta);
     satL_class(L, GRAPH, graph_methods, graph_meta);
     satL_class(L, "saturn.event", NULL, event_meta);
-    lua_pop(L, 3);
+    satL_class(L, KEYS, NULL, keys_meta);
+    lua_pop(L, 4);
     luaL_newlib(L, functions);
     make_future_class(L);
     lua_setfield(L, -2, "Future");
