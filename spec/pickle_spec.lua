@@ -242,9 +242,9 @@ describe("hostile bytes", function()
     "cbuiltins\nlist\n()}\x92", "Vbuiltins\n(Vlist\n\x93", "Vbuiltins\nVlist\n(\x93", "N(\x94" }
   local TRUNCATED = { "", "N", "F", "F0.0", "F0.00", "G", "G\0\0\0\0\0\0\0", "I", "I0", "J", "J\0\0\0", "K", "L", "L0",
     "L10", "L0L", "L10L", "M", "M\0", "S", "S'abc'", "T", "T\3\0\0", "T\3\0\0\0", "T\3\0\0\0ab", "U", "U\3", "U\3ab",
-    "V", "Vabc", "X", "X\3\0\0", "X\3\0\0\0", "X\3\0\0\0ab", "(c", "(cbuiltins", "(cbuiltins\n", "(cbuiltins\nlist", "Ng",
-    "Ng0", "(i", "(ibuiltins", "(ibuiltins\n", "(ibuiltins\nlist", "Nh", "Nj", "Nj\0\0\0", "Np", "Np0", "Nq", "Nr",
-    "Nr\0\0\0", "\x80", "\x82", "\x83", "\x84\1", "\x84", "\x8a", "\x8b", "\x8b\0\0\0", "\x8c", "\x8c\3", "\x8c\3ab",
+    "V", "Vabc", "X", "X\3\0\0", "X\3\0\0\0", "X\3\0\0\0ab", "(c", "(cbuiltins", "(cbuiltins\n", "(cbuiltins\nlist",
+    "Ng", "Ng0", "(i", "(ibuiltins", "(ibuiltins\n", "(ibuiltins\nlist", "Nh", "Nj", "Nj\0\0\0", "Np", "Np0", "Nq",
+    "Nr", "Nr\0\0\0", "\x80", "\x82", "\x83", "\x84\1", "\x84", "\x8a", "\x8b", "\x8b\0\0\0", "\x8c", "\x8c\3", "\x8c\3ab",
     "\x8d", "\x8d\3\0\0\0\0\0\0", "\x8d\3\0\0\0\0\0\0\0", "\x8d\3\0\0\0\0\0\0\0ab", "\x8e", "\x8e\3\0\0\0\0\0\0",
     "\x8e\3\0\0\0\0\0\0\0", "\x8e\3\0\0\0\0\0\0\0ab", "\x96", "\x96\3\0\0\0\0\0\0\0ab", "B", "B\3\0\0", "B\3\0\0\0",
     "B\3\0\0\0ab", "C", "C\3", "C\3ab", "\x95", "\x95\2\0\0\0\0\0\0", "\x95\2\0\0\0\0\0\0\0",

@@ -81,6 +81,9 @@ typedef struct vm {
     size_t nobjects, objects_cap;
     slot *pool;
     size_t npool, pool_cap;
+    /* C memory in use while Lua may raise an error: freed with the machine */
+    sat_buf text;
+    sat_dtype *type, *record;
     unsigned max_height;
     uint64_t budget; /* bytes that may still be made by copying */
     sat_status status;
@@ -1469,19 +1472,26 @@ static outcome give_dtype(vm *v, const char *text, size_t len, slot *out)
     return adopt_as(v, PY_DTYPE, O_DTYPE, out);
 }
 
+/* The type of this text as v->type; false when it is none. */
+static bool hold_type(vm *v, const char *text, size_t len)
+{
+    sat_dtype_release(v->type);
+    v->type = NULL;
+    if (sat_dtype_parse(text, len, &v->type, NULL) == SAT_OK) return true;
+    v->type = NULL;
+    return false;
+}
+
 static outcome call_dtype(vm *v, const call *c, slot *out)
 {
     const uint8_t *text;
     size_t len;
-    sat_dtype *type;
     if (c->n < 1 || c->n > 3) return NOT_MINE;
     slot spec = item(v, c->args, 0);
     if (spec.kind == S_BYTES || !text_of(v, spec, &text, &len) || len == 0 || len >= SAT_DTYPE_TEXT) return NOT_MINE;
-    if (sat_dtype_parse((const char *)text, len, &type, NULL) != SAT_OK) return NOT_MINE;
-    const char *name = sat_dtype_str(type);
-    outcome result = give_dtype(v, name, strlen(name), out);
-    sat_dtype_release(type);
-    return result;
+    if (!hold_type(v, (const char *)text, len)) return NOT_MINE;
+    const char *name = sat_dtype_str(v->type);
+    return give_dtype(v, name, strlen(name), out);
 }
 
 /* The type string of a dtype object; NULL when it is none. */
@@ -1627,20 +1637,21 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
         return DONE;
     }
     if (is_kind(v, names, O_TUPLE) && is_kind(v, fields, O_DICT)) {
-        sat_dtype *record;
         int64_t itemsize;
-        sat_error *err = NULL;
         if (!int_of(item(v, t, 5), &itemsize) || itemsize < 0) return NOT_MINE;
-        if (sat_dtype_record_begin((size_t)itemsize, &record, err) != SAT_OK) return NOT_MINE;
-        /* The record belongs to C while Lua may raise an error, hence a copy of the calls that can: none below does but
-         * for want of memory, where the machine's protected call ends and only this one record is lost. */
+        sat_dtype_release(v->record);
+        v->record = NULL;
+        if (sat_dtype_record_begin((size_t)itemsize, &v->record, NULL) != SAT_OK) {
+            v->record = NULL;
+            return NOT_MINE;
+        }
         bool ok = true;
         lua_rawgeti(L, LS_OBJECTS, fields.u.i);
         int dict = lua_gettop(L);
         for (size_t i = 0; ok && i < count(v, (uint32_t)names.u.i); i++) {
-            int64_t offset = -1, shape[SAT_ARRAY_MAX_DIMS], total;
+            int64_t offset = -1, shape[SAT_ARRAY_MAX_DIMS];
             int ndim = 0;
-            sat_dtype *type = NULL;
+            bool typed = false;
             ok = text_of(v, item(v, (uint32_t)names.u.i, i), &text, &len) && lua_istable(L, dict);
             if (!ok) break;
             lua_pushlstring(L, (const char *)text, len);
@@ -1650,7 +1661,7 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
                 if (lua_rawgeti(L, -1, 1) == LUA_TTABLE) {
                     lua_pushliteral(L, "value");
                     const char *code_text = lua_rawget(L, -2) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-                    if (sat_dtype_parse(code_text, strlen(code_text), &type, NULL) != SAT_OK) type = NULL;
+                    typed = hold_type(v, code_text, strlen(code_text));
                     lua_pop(L, 1);
                     lua_pushliteral(L, "shape");
                     if (lua_rawget(L, -2) == LUA_TTABLE) {
@@ -1668,19 +1679,16 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
                 }
             }
             lua_settop(L, dict);
-            (void)total;
-            ok = type != NULL && offset >= 0 &&
-                 sat_dtype_record_add(record, (const char *)text, len, (size_t)offset, type, ndim, ndim ? shape : NULL,
-                                      err) == SAT_OK;
-            sat_dtype_release(type);
+            ok = typed && offset >= 0 &&
+                 sat_dtype_record_add(v->record, (const char *)text, len, (size_t)offset, v->type, ndim,
+                                      ndim ? shape : NULL, NULL) == SAT_OK;
         }
-        ok = ok && sat_dtype_record_finish(record, err) == SAT_OK;
+        ok = ok && sat_dtype_record_finish(v->record, NULL) == SAT_OK;
         if (ok) {
             lua_rawgeti(L, LS_OBJECTS, dtype);
-            lua_pushstring(L, sat_dtype_str(record));
+            lua_pushstring(L, sat_dtype_str(v->record));
             lua_setfield(L, -2, "value");
         }
-        sat_dtype_release(record);
         return ok ? DONE : NOT_MINE;
     }
 
@@ -1704,12 +1712,10 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
     if (byte_order == '=') byte_order = '<';
     size_t code_len = strcspn(code, "[");
     (void)snprintf(buffer, sizeof buffer, "%c%.*s%s", byte_order, (int)code_len, code, unit);
-    sat_dtype *type;
-    if (sat_dtype_parse(buffer, strlen(buffer), &type, NULL) != SAT_OK) return NOT_MINE;
+    if (!hold_type(v, buffer, strlen(buffer))) return NOT_MINE;
     lua_rawgeti(L, LS_OBJECTS, dtype);
-    lua_pushstring(L, sat_dtype_str(type));
+    lua_pushstring(L, sat_dtype_str(v->type));
     lua_setfield(L, -2, "value");
-    sat_dtype_release(type);
     return DONE;
 }
 
@@ -2122,8 +2128,8 @@ static bool do_string(vm *v, const sat_pickle_op *op)
 {
     bool ok;
     slot s;
-    sat_buf text = SAT_BUF_INIT;
     sat_status status;
+    sat_buf_clear(&v->text);
     switch (op->kind) {
     case SAT_PK_STR:
         s = string_slot(v, op->data, op->len, S_STR, &ok);
@@ -2141,27 +2147,18 @@ static bool do_string(vm *v, const sat_pickle_op *op)
                 return ok && push(v, s);
             }
         }
-        status = sat_pickle_unescape_unicode(op->data, op->len, &text, v->err);
+        status = sat_pickle_unescape_unicode(op->data, op->len, &v->text, v->err);
         break;
     default:
         if (memchr(op->data, '\\', op->len) == NULL) {
             s = string_slot(v, op->data, op->len, S_STR, &ok);
             return ok && push(v, s);
         }
-        status = sat_pickle_unescape_string(op->data, op->len, &text, v->err);
+        status = sat_pickle_unescape_string(op->data, op->len, &v->text, v->err);
         break;
     }
-    if (status != SAT_OK) {
-        sat_buf_free(&text);
-        return fail(v, status);
-    }
-    /* a buffer in Lua's care, so that an error in lua_pushlstring does not lose it */
-    char *copy = lua_newuserdatauv(v->L, text.len + 1, 0);
-    if (text.len > 0) memcpy(copy, text.data, text.len);
-    size_t len = text.len;
-    sat_buf_free(&text);
-    lua_pushlstring(v->L, copy, len);
-    lua_remove(v->L, -2);
+    if (status != SAT_OK) return fail(v, status);
+    lua_pushlstring(v->L, v->text.len ? (const char *)v->text.data : "", v->text.len);
     return adopt(v, O_VALUE, &s) && push(v, s);
 }
 
@@ -2173,18 +2170,10 @@ static bool do_bigint(vm *v, const sat_pickle_op *op)
     if (op->kind == SAT_PK_BIGINT) {
         lua_pushlstring(L, (const char *)op->data, op->len);
     } else {
-        sat_buf le = SAT_BUF_INIT;
-        sat_status status = sat_bigint_parse((const char *)op->data, op->len, &le, v->err);
-        if (status != SAT_OK) {
-            sat_buf_free(&le);
-            return fail(v, status);
-        }
-        char *copy = lua_newuserdatauv(L, le.len + 1, 0);
-        size_t len = le.len;
-        if (len > 0) memcpy(copy, le.data, len);
-        sat_buf_free(&le);
-        lua_pushlstring(L, copy, len);
-        lua_remove(L, -2);
+        sat_buf_clear(&v->text);
+        sat_status status = sat_bigint_parse((const char *)op->data, op->len, &v->text, v->err);
+        if (status != SAT_OK) return fail(v, status);
+        lua_pushlstring(L, v->text.len ? (const char *)v->text.data : "", v->text.len);
     }
     lua_setfield(L, -2, "le");
     return adopt_as(v, PY_INT, O_VALUE, &s) == DONE && push(v, s);
@@ -2471,6 +2460,9 @@ sat_status satL_unpickle(lua_State *L, sat_slice pickle, const sat_slice *buffer
     free(v.far);
     free(v.objects);
     free(v.pool);
+    sat_buf_free(&v.text);
+    sat_dtype_release(v.type);
+    sat_dtype_release(v.record);
     if (status != LUA_OK) {
         if (status == LUA_ERRMEM) lua_error(L);
         sat_fail(err, SAT_PROTOCOL, "cannot read the pickle: %s",
