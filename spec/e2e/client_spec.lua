@@ -244,8 +244,8 @@ def wait(value=None):
       local key = x.key
       local value = client:submit(py.fn "lambda *a, **k: [*a, k['k']]", x, key, { key, x }, py.kw { k = key })
       local want = { 3, key, { key, 3 }, key }
-      -- workers before 2023.4 put the value in place of every such string; Python's client cannot help it either
-      if client.release < 20230400 then want = { 3, 3, { 3, 3 }, 3 } end
+      -- before 2024.12 the value is put in place of every such string; it is so with Python's client too
+      if client.release < 20241200 then want = { 3, 3, { 3, 3 }, 3 } end
       assert.same(want, plain(value:result(PATIENCE)))
     end)
 
