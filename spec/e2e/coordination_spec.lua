@@ -7,7 +7,7 @@ local support = require "spec.support"
 local loop, py, raises = saturn.loop, saturn.py, support.raises
 
 -- Seconds after which a lease ends whose holder is silent.
-local LEASE = 1
+local LEASE = 1.5
 
 describe("coordination", function()
   local cluster, client, other
@@ -452,6 +452,25 @@ def hold(name):
       assert.equal("lease", err.type)
       assert.is_true(semaphore:acquire(5))
       assert.is_true(semaphore:held())
+    end)
+
+    it("a lease may last for ever, and a lost one does not spoil the next", function()
+      local name = fresh "semaphore"
+      local semaphore <close> = client:semaphore(name, 2, { lease_timeout = LEASE })
+      local first = semaphore:hold(5)
+      os.execute("sleep " .. LEASE * 1.1)
+      loop.sleep(0.01)
+      assert.is_true(first.lease.lost)
+      local second <close> = semaphore:hold(5)
+      loop.sleep(LEASE / 5 * 1.5)
+      assert.is_nil(second.lease.lost)
+      raises("lost", first.release, first)
+      semaphore:delete()
+      second:release()
+      assert.equal(0, semaphore:value())
+      local endless <close> = client:lock(fresh "lock", { lease_timeout = math.huge })
+      assert.is_true(endless:acquire(5))
+      assert.is_true(endless:locked())
     end)
 
     it("test_num_locks: all of several names, or as many as asked for", function()

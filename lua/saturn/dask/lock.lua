@@ -213,8 +213,9 @@ end
 local Semaphore = class("saturn.semaphore", { timeout = "number" })
 
 local function register(self)
+  local endless = self.lease_timeout == math.huge
   coordination.ask(self.client, "semaphore_register", ops.semaphore_register(self.client.release,
-    { name = self.name, max_leases = self.max_leases }, self.lease_timeout))
+    { name = self.name, max_leases = self.max_leases }, endless and core.null or self.lease_timeout))
   self.registered = true
 end
 
@@ -243,18 +244,21 @@ local function refresh(self)
   local answered = collect_refresh(self, self.sent)
   if time - self.refreshed > self.lease_timeout then
     for _, lease in ipairs(self.leases) do lease.lost = true end
-    return
+    self.refreshed = time
   end
-  if not answered then return end
+  -- A refresh of a lease that the scheduler took back would make it anew, beside the one of its new holder.
   local ids = {}
-  for i, lease in ipairs(self.leases) do ids[i] = lease.id end
+  for _, lease in ipairs(self.leases) do
+    if not lease.lost then ids[#ids + 1] = lease.id end
+  end
+  if not answered or #ids == 0 then return end
   local ok, call = pcall(self.client.scheduler.start, self.client.scheduler, "semaphore_refresh_leases",
     { name = self.name, lease_ids = ids })
   if ok then self.refreshing, self.sent = call, time end
 end
 
 function Semaphore:keep_alive()
-  if self.timer then return end
+  if self.timer or self.lease_timeout == math.huge then return end
   self.refreshed = loop.now()
   local weak = setmetatable({ self }, { __mode = "v" }) -- the timer must not keep the object
   local timer
@@ -275,7 +279,7 @@ end
 function Semaphore:delete()
   check_open(self)
   self.registered = false
-  self.leases = {}
+  while #self.leases > 0 do forget(self, self.leases[1]) end
   coordination.ask(self.client, "semaphore_close", { name = self.name })
 end
 
@@ -352,7 +356,7 @@ end
 
 local function lease_timeout(options, level)
   local time = errors.options(options, { lease_timeout = "number" }, level + 1).lease_timeout or LEASE_TIMEOUT
-  if not (time > 0 and time < math.huge) then
+  if not (time > 0) then
     errors.misuse(level + 1, "lease_timeout is a number of seconds above 0, not %s", tostring(time))
   end
   return time
@@ -361,7 +365,7 @@ end
 --- A lock of the cluster: one holder at a time among all clients and tasks, Python's too.
 ---@param client saturn.Client
 ---@param name string? known to all clients; without one it is made up
----@param options table? lease_timeout (30 s)
+---@param options table? lease_timeout (30 s; math.huge: it never ends by itself)
 ---@return saturn.Lock
 function M.lock(client, name, options)
   name = coordination.name(name, "lock", 2)
@@ -376,7 +380,7 @@ end
 ---@param client saturn.Client
 ---@param name string? known to all clients; without one it is made up
 ---@param max_leases integer? 1 by default; all who use the name must say the same
----@param options table? lease_timeout (30 s)
+---@param options table? lease_timeout (30 s; math.huge: it never ends by itself)
 ---@return saturn.Semaphore
 function M.semaphore(client, name, max_leases, options)
   name = coordination.name(name, "semaphore", 2)
