@@ -234,6 +234,11 @@ function Call:result(timeout)
   return self.value
 end
 
+-- The method runs on, and its place in the order with it: there is nothing to give up.
+function Call:close() end
+
+Call.__close = Call.close
+
 function Call:__tostring()
   local state = not self.is_done and "pending" or self.err and "error" or "finished"
   return ("<saturn.actor_call: %s, %s>"):format(self.name, state)
