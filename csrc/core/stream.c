@@ -1,11 +1,20 @@
 #include "stream.h"
 
+#include <errno.h>
 #include <openssl/crypto.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+
+/* Where a send cannot ask for it, libcurl has set the socket to raise no SIGPIPE. */
+#if defined(MSG_NOSIGNAL)
+#define NO_SIGNAL MSG_NOSIGNAL
+#else
+#define NO_SIGNAL 0
+#endif
 
 struct sat_stream {
     sat_transfer transfer;
@@ -15,6 +24,7 @@ struct sat_stream {
     void *arg;
     struct curl_slist *resolve;
     bool tls;
+    curl_socket_t plain; /* read and written directly: libcurl would hand on small pieces; CURL_SOCKET_BAD with TLS or a proxy */
     bool heard; /* the peer has sent something; told of TLS only */
     sat_status state;
     sat_error failure;
@@ -151,6 +161,7 @@ static void connected(sat_transfer *transfer, CURLcode code)
                socket == CURL_SOCKET_BAD) {
         stream->state = sat_fail(&stream->failure, SAT_CONNECT, "%s: the connection was lost at once", stream->name);
     } else {
+        if (stream->plain != CURL_SOCKET_BAD) stream->plain = socket;
         stream->watch = sat_watch_new(stream->reactor, socket, SAT_READ, watch_ready, stream, &stream->failure);
         stream->state = stream->watch ? SAT_OK : stream->failure.status;
     }
@@ -233,6 +244,7 @@ sat_stream *sat_stream_open(sat_reactor *reactor, const sat_endpoint *endpoint, 
     stream->ready = ready;
     stream->arg = arg;
     stream->tls = endpoint->tls;
+    stream->plain = endpoint->tls || endpoint->proxy ? CURL_SOCKET_BAD : 0; /* known once connected */
     stream->state = SAT_AGAIN;
     stream->transfer.done = connected;
     stream->transfer.easy = curl_easy_init();
@@ -289,11 +301,34 @@ static sat_status transfer_failed(sat_stream *stream, CURLcode code, sat_error *
 
 bool sat_stream_drained_by(const sat_stream *stream, size_t asked, size_t got)
 {
-    return !stream->tls && got < asked;
+    return stream->plain != CURL_SOCKET_BAD && got < asked;
+}
+
+static sat_status socket_failed(const sat_stream *stream, sat_error *err)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return SAT_AGAIN;
+    return sat_fail(err, SAT_CLOSED, "the connection to %s was lost: %s", stream->name, strerror(errno));
+}
+
+static sat_status plain_recv(const sat_stream *stream, void *data, size_t len, size_t *got, sat_error *err)
+{
+    ssize_t n = recv(stream->plain, data, len, 0);
+    if (n < 0) return socket_failed(stream, err);
+    *got = (size_t)n;
+    return n > 0 ? SAT_OK : SAT_EOF;
+}
+
+static sat_status plain_send(const sat_stream *stream, const void *data, size_t len, size_t *sent, sat_error *err)
+{
+    ssize_t n = send(stream->plain, data, len, NO_SIGNAL);
+    if (n < 0) return socket_failed(stream, err);
+    *sent = (size_t)n;
+    return SAT_OK;
 }
 
 sat_status sat_stream_recv(sat_stream *stream, void *data, size_t len, size_t *got, sat_error *err)
 {
+    if (stream->plain != CURL_SOCKET_BAD) return plain_recv(stream, data, len, got, err);
     CURLcode code = curl_easy_recv(stream->transfer.easy, data, len, got);
     if (code == CURLE_AGAIN) return SAT_AGAIN;
     if (code != CURLE_OK) return transfer_failed(stream, code, err);
@@ -304,9 +339,10 @@ sat_status sat_stream_recv(sat_stream *stream, void *data, size_t len, size_t *g
 sat_status sat_stream_send(sat_stream *stream, const void *data, size_t len, size_t *sent, sat_error *err)
 {
     sat_sigpipe guard;
-    if (stream->tls) sat_sigpipe_begin(&guard);
+    if (stream->plain != CURL_SOCKET_BAD) return plain_send(stream, data, len, sent, err);
+    sat_sigpipe_begin(&guard);
     CURLcode code = curl_easy_send(stream->transfer.easy, data, len, sent);
-    if (stream->tls) sat_sigpipe_end(&guard);
+    sat_sigpipe_end(&guard);
     if (code == CURLE_AGAIN) return SAT_AGAIN;
     if (code != CURLE_OK) return transfer_failed(stream, code, err);
     return SAT_OK;
