@@ -38,7 +38,9 @@ local function command_of(side, case, arguments)
   local parts = {}
   for _, each in ipairs(arguments) do parts[#parts + 1] = quote(each) end
   local rest = table.concat(parts, " ")
-  if side == "saturn" then return ENVIRONMENT .. ("%s bench/cases/%s.lua %s"):format(os.getenv("LUA") or "lua5.4", case, rest) end
+  if side == "saturn" then
+    return ENVIRONMENT .. ("%s bench/cases/%s.lua %s"):format(os.getenv("LUA") or "lua5.4", case, rest)
+  end
   return ("%s bench/cases/%s.py %s"):format(PYTHON, case, rest)
 end
 
@@ -60,7 +62,7 @@ local function run_case(case, arguments)
   local runs = case.runs or RUNS
   for run = 0, runs do -- run 0 warms up
     for _, side in ipairs { "saturn", "python" } do
-      local metrics = measure(command_of(side, case.name, arguments))
+      local metrics = measure(command_of(side, case.script or case.name, arguments))
       if run > 0 then collect(samples[side], metrics) end
     end
   end
@@ -86,7 +88,7 @@ local function main()
   for _, case in ipairs(CASES) do
     if (not only or only == case.name) and not (case.skip and case.skip(VERSION)) then
       local cluster = case.cluster and dask.start { version = VERSION, workers = case.cluster, nthreads = 1 }
-      local ok, result = pcall(run_case, case, { cluster and cluster.address or "-" })
+      local ok, result = pcall(run_case, case, { cluster and cluster.address or "-", table.unpack(case.arguments or {}) })
       if cluster then cluster:stop() end
       if not ok then error(result, 0) end
       for _, row in ipairs(rows_of(case, result)) do

@@ -1,6 +1,37 @@
 --- What is measured. `aim` is how many times better than Python's client a row should be.
 
 local MS, US, MIB = 1e3, 1e6, 1 / 1048576
+local MB = 1e-6
+
+-- 200 MB of random numbers, from the scheduler, from one worker, or from four at once
+local function gather(title, mode, aim, rows)
+  return {
+    name = "gather_" .. mode, script = "gather", arguments = { mode }, cluster = mode == "four" and 4 or 1, runs = 3,
+    rows = {
+      { name = "rate", title = "gather 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true, aim = aim },
+      rows,
+    },
+  }
+end
+
+local function scatter(title, mode, aim)
+  return {
+    name = "scatter_" .. mode, script = "scatter", arguments = { mode }, cluster = 1, runs = 3,
+    rows = {
+      { name = "rate", title = "scatter 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true, aim = aim },
+    },
+  }
+end
+
+local function codec(title, what)
+  return {
+    name = "codec_" .. what, script = "codec", arguments = { what },
+    rows = {
+      { name = "decode", title = "unpickle " .. title, unit = "ms", scale = MS, aim = 1 },
+      { name = "encode", title = "pickle " .. title, unit = "ms", scale = MS, aim = 1 },
+    },
+  }
+end
 
 return {
   {
@@ -29,6 +60,24 @@ return {
     name = "submit_many", cluster = 2, runs = 3,
     rows = {
       { name = "task_cpu", title = "10,000 submits: client CPU a task", unit = "µs", scale = US, aim = 20 },
+    },
+  },
+  gather("through the scheduler", "scheduler", 1),
+  gather("from a worker", "direct", 1, {
+    name = "memory", title = "gather 200 MB from a worker: peak memory", unit = "MiB", scale = MIB,
+  }),
+  gather("from four workers", "four", 1),
+  scatter("through the scheduler", "scheduler", 1),
+  scatter("to a worker", "direct", 1),
+  codec("a list of a million integers", "integers"),
+  codec("a list of a million floats", "floats"),
+  codec("a list of a million strings", "strings"),
+  codec("100,000 rows as dictionaries", "rows"),
+  {
+    name = "graph", runs = 3,
+    rows = {
+      { name = "task", title = "graph of 100,000 tasks built and encoded: a task", unit = "µs", scale = US, aim = 10 },
+      { name = "bytes", title = "the same: bytes a task", unit = "B" },
     },
   },
 }

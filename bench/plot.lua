@@ -32,9 +32,12 @@ function M.write(path, version, rows)
     while row.ratio > most do most = most * 2 end
   end
   local height = TOP + ROW * #rows + 16
-  local out = { ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">'
-    ):format(LEFT + WIDTH + 70, height), '<rect width="100%" height="100%" fill="white"/>',
-    ('<text x="10" y="20" font-weight="bold">Better than Python\'s client by, distributed %s</text>'):format(version) }
+  local out = {
+    ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">'):format(
+      LEFT + WIDTH + 70, height),
+    '<rect width="100%" height="100%" fill="white"/>',
+    ('<text x="10" y="20" font-weight="bold">Better than Python\'s client by, distributed %s</text>'):format(version),
+  }
   axis(out, most, height)
   for i, row in ipairs(rows) do
     local y, one, x = TOP + ROW * (i - 1), x_of(1, most), x_of(row.ratio, most)

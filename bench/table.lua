@@ -12,14 +12,16 @@ M.figure = figure
 
 --- One row for a terminal.
 function M.line(row)
-  return ("%-48s saturn %9s %-4s python %9s %-4s  %6s ×%s"):format(row.title, figure(row.saturn * row.scale), row.unit,
-    figure(row.python * row.scale), row.unit, figure(row.ratio), row.aim and "  (aim " .. row.aim .. ")" or "")
+  local ours, theirs = figure(row.saturn * row.scale), figure(row.python * row.scale)
+  return ("%-48s saturn %9s %-5s python %9s %-5s  %6s ×%s"):format(row.title, ours, row.unit, theirs, row.unit,
+    figure(row.ratio), row.aim and "  (aim " .. row.aim .. ")" or "")
 end
 
 --- All rows as a Markdown table.
 function M.write(path, version, rows)
   local file = assert(io.open(path, "w"))
-  file:write(("| distributed %s | saturn | Python's client | better by |\n| --- | ---: | ---: | ---: |\n"):format(version))
+  file:write(("| distributed %s | saturn | Python's client | better by |\n"):format(version))
+  file:write("| --- | ---: | ---: | ---: |\n")
   for _, row in ipairs(rows) do
     file:write(("| %s | %s %s | %s %s | %s × |\n"):format(row.title, figure(row.saturn * row.scale), row.unit,
       figure(row.python * row.scale), row.unit, figure(row.ratio)))
