@@ -1,0 +1,23 @@
+local saturn = require "saturn"
+local client, now = saturn.client(arg[1]), saturn.loop.now
+local parts = arg[2] == "four" and 4 or 1
+local direct = arg[2] ~= "scheduler"
+local BYTES = 200e6
+
+local random = saturn.py.fn [[
+import numpy
+def random(n, seed):
+    return numpy.random.default_rng(seed).integers(0, 2**63, n)
+]]
+local futures, best = {}, math.huge
+for i = 1, parts do futures[i] = client:submit(random, BYTES // 8 // parts | 0, i) end
+saturn.wait(futures)
+for _ = 1, 3 do
+  local start = now()
+  local arrays = client:gather(futures, { direct = direct })
+  best = math.min(best, now() - start)
+  assert(arrays[parts].size == BYTES // 8 // parts)
+  for _, array in ipairs(arrays) do array:close() end
+end
+print("rate " .. BYTES / best)
+client:close()
