@@ -58,6 +58,14 @@ local function stimulus(name)
   return ("%s-%d"):format(name, os.time())
 end
 
+--- Fields of the request that gives data to a worker. Until 2023.2.0 the worker told the scheduler too, unless it was
+--- told not to, and the scheduler had data dropped that it had not heard of from the client yet.
+function M.update_data(release, data)
+  local args = { data = wire.map(data) }
+  if release < 20230201 then args.report = false end
+  return args
+end
+
 --- A restart request.
 function M.restart(client, timeout, wait_for_workers)
   local args = { timeout = timeout, wait_for_workers = wait_for_workers }

@@ -122,7 +122,7 @@ local function to_workers(job)
   end
   local calls = {}
   for address, data in pairs(share) do
-    calls[#calls + 1] = gather.worker_of(client, address):start("update_data", { data = wire.map(data) })
+    calls[#calls + 1] = gather.worker_of(client, address):start("update_data", ops.update_data(client.release, data))
   end
   for _, call in ipairs(calls) do
     for key, size in pairs(call:wait(left(job)).nbytes) do nbytes[key] = size end
