@@ -356,7 +356,7 @@ end
 
 local function lease_timeout(options, level)
   local time = errors.options(options, { lease_timeout = "number" }, level + 1).lease_timeout or LEASE_TIMEOUT
-  if not (time > 0) then
+  if time ~= time or time <= 0 then
     errors.misuse(level + 1, "lease_timeout is a number of seconds above 0, not %s", tostring(time))
   end
   return time
