@@ -30,7 +30,7 @@ typedef struct sat_frame_reader {
     uint64_t count;    /* announced frames */
     sat_buf lengths;   /* the length table, as received */
     size_t total;      /* bytes of all frames */
-    uint8_t *body;     /* grows as the bytes arrive, never ahead of them by more than it already holds */
+    uint8_t *body;     /* grows with what has arrived */
     size_t capacity;
     sat_message *ready;
 } sat_frame_reader;
