@@ -31,10 +31,12 @@ describe("the control plane", function()
     return conn.http:call({ path = "_test/requests", query = { clear = "true" } }).requests
   end
 
-  before_each(function()
+  local function fresh()
     conn.http:call { method = "DELETE", path = "_test/faults" }
     requests()
-  end)
+  end
+
+  before_each(fresh)
 
   -- The cluster of the token, running with one worker. Others close it; it is started again when needed.
   local function running(options)
@@ -281,7 +283,10 @@ describe("the control plane", function()
   describe("cluster", function()
     local cluster
 
-    setup(function() cluster = running() end)
+    setup(function()
+      fresh() -- what the test before left
+      cluster = running()
+    end)
 
     it("knows where it is", function()
       assert.truthy(cluster.scheduler_address:find "^tls://localhost:%d+$")
@@ -508,7 +513,8 @@ describe("the control plane", function()
           return conn:cluster(options)
         end
         %s]]):format(server.base_url, server.token, body)
-      return (support.shell(support.quote(support.lua()) .. " -e " .. support.quote(text), true))
+      local output, _, said = support.shell(support.quote(support.lua()) .. " -e " .. support.quote(text), true)
+      return output, said
     end
 
     before_each(function()
@@ -527,8 +533,9 @@ describe("the control plane", function()
         "local c <close> = cluster{ shutdown_on_close = true } c:close() conn:close()",
         "coroutine.wrap(function() local c <close> = cluster{ shutdown_on_close = true } end)()",
       } do
-        assert.equal("", script(body), body)
-        assert.equal(1, closes(), body)
+        local output, said = script(body)
+        assert.equal("", output, body)
+        assert.equal(1, closes(), body .. ": " .. said)
       end
     end)
 
@@ -593,7 +600,7 @@ sys.stdout.write(seen.decode())
         print "done"]]
       assert.truthy(output:find("\r\27[Ksaturn: starting the cluster: pending, 0 s", 1, true), output)
       assert.truthy(output:find("\r\27[Kdone", 1, true), output)
-      assert.equal("", script "cluster{ shutdown_on_close = true }:close()")
+      assert.equal("", (script "cluster{ shutdown_on_close = true }:close()"))
     end)
 
     it("does not come to a cluster that was found running, unless asked for", function()
@@ -608,7 +615,7 @@ sys.stdout.write(seen.decode())
     it("does not come to one that was never had", function()
       faults({ cluster_status = { "error" } }, { path = "/api/dask_clusters/*/info", status = 500, times = 1 })
       local text = 'pcall(cluster, { shutdown_on_close = "always" }) collectgarbage() conn:close()'
-      assert.equal("", script(text))
+      assert.equal("", (script(text)))
       assert.equal(0, closes())
     end)
 
@@ -616,7 +623,7 @@ sys.stdout.write(seen.decode())
       local output = script "local c <close> = cluster{} Keep = c"
       assert.truthy(output:find "^warning: cluster local goes on running.*cluster:close%(%)")
       assert.equal(1, select(2, output:gsub("warning", "")))
-      assert.equal("", script "local c <close> = cluster{}", "it was found running")
+      assert.equal("", (script "local c <close> = cluster{}"), "it was found running")
       assert.equal(0, closes())
     end)
   end)
@@ -631,6 +638,19 @@ describe("the local default", function()
     cluster:close()
     cluster:close()
     assert.is_false(support.alive(pid))
+  end)
+
+  it("tells of misuse at the caller's line", function()
+    for _, call in ipairs {
+      function() cloud.local_cluster { n_worker = 1 } end,
+      function() cloud.local_cluster { n_workers = -1 } end,
+      function() local _ = cloud.connect("local", { pyton = "x" }) end,
+    } do
+      local ok, err = pcall(call)
+      assert.is_false(ok)
+      assert.truthy(tostring(err):find "^spec/cloud_spec.lua:%d+: ", err)
+    end
+    raises("connect", "needs a Python with Dask", cloud.connect, "local", { python = "/nonexistent/python" })
   end)
 
   it("ends with the connection", function()

@@ -8,6 +8,13 @@ local M = {}
 
 local LOCAL_POLL_MIN, LOCAL_POLL_MAX = 0.01, 0.5
 
+-- Misuse that a call inside found is told at the line of the public function's caller.
+local function passed_on(ok, result)
+  if ok then return result end
+  if type(result) == "string" then error((result:gsub("^[^:\n]+:%d+: ", "")), 3) end
+  error(result, 0)
+end
+
 local function connect_local(options)
   local service = require("saturn.local").start(options)
   local resolved = settings.resolve {
@@ -24,7 +31,7 @@ end
 ---@param local_options table? for "local": python and what else `saturn.local` takes
 ---@return saturn.Connection
 function M.connect(options, local_options)
-  if options == "local" then return connect_local(local_options) end
+  if options == "local" then return (passed_on(pcall(connect_local, local_options))) end
   if type(options) == "string" then options = { base_url = options } end
   return connection.new(settings.resolve(settings.check(options, 2)))
 end
@@ -42,10 +49,8 @@ function M.local_cluster(options)
     n_workers = options.n_workers, nthreads = options.threads_per_worker, memory_limit = options.memory_limit,
     on_status = options.on_status, wait_timeout = options.wait_timeout,
   })
-  if not ok then
-    conn:close()
-    error(cluster, 0)
-  end
+  if not ok then conn:close() end
+  passed_on(ok, cluster)
   cluster.owns_connection = true
   return cluster
 end
