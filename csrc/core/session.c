@@ -511,6 +511,7 @@ static sat_status handle_key(sat_session *session, sat_message *message, const f
 {
     sat_key *key = found->key.len ? sat_session_find(session, found->key.data, found->key.len) : NULL;
     *known = true;
+    if (key && key->state == SAT_KEY_CANCELLED) key = NULL; /* it stays so; what comes was on its way */
     if (sat_mp_is(&found->op, "key-in-memory")) {
         if (key == NULL) return SAT_OK;
         if (found->type.type == SAT_MP_BIN) key->type = read_type(session, &found->type);

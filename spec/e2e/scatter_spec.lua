@@ -108,7 +108,8 @@ describe("scatter", function()
         assert.same(array.shape, back[i].shape)
         assert.is_true(array:equal(back[i]), "array " .. i)
       end
-      assert.equal(2.5, client:submit(py.fn "lambda a: float(a['y'][0])", client:scatter(records, options)):result(PATIENCE))
+      local y = py.fn "lambda a: float(a['y'][0])"
+      assert.equal(2.5, client:submit(y, client:scatter(records, options)):result(PATIENCE))
       assert.equal(21, client:submit("numpy.sum", client:scatter(rows:transpose(), options)):result(PATIENCE))
       assert.equal(6.0, client:submit(py.fn "lambda a: float(a[1, 0] + a[0, 1])",
         client:scatter(rows:transpose(), options)):result(PATIENCE))

@@ -39,8 +39,7 @@ local function is_list(key)
 end
 
 local function check_key(key, level)
-  if not is_list(key) then return keys.check(key, level + 1) end
-  for _, each in ipairs(key) do keys.check(each, level + 1) end
+  for _, each in ipairs(is_list(key) and key or { key }) do keys.check(each, level + 1) end
 end
 
 local function uuid()
