@@ -12,11 +12,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__linux__) && !defined(SAT_POLL_ONLY)
+#define USE_EPOLL 0
+#define USE_KQUEUE 0
+#if defined(SAT_POLL_ONLY)
+/* what a system without either has; also for tests */
+#elif defined(__linux__)
+#undef USE_EPOLL
 #define USE_EPOLL 1
 #include <sys/epoll.h>
-#else
-#define USE_EPOLL 0
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
+    defined(__DragonFly__)
+#undef USE_KQUEUE
+#define USE_KQUEUE 1
+#include <sys/event.h>
 #endif
 
 enum { MAX_EVENTS = 64 };
@@ -35,7 +43,7 @@ struct sat_watch {
 
 struct sat_reactor {
     size_t refs;
-    int fd; /* epoll, or -1 */
+    int fd; /* epoll or kqueue, or -1 */
     CURLM *multi;
     double timer; /* when curl wants to be called, or < 0 */
     unsigned long round;
@@ -102,14 +110,55 @@ static sat_status backend_add(sat_watch *watch, sat_error *err)
     return backend_control(watch, EPOLL_CTL_ADD, err);
 }
 
-static sat_status backend_change(sat_watch *watch, sat_error *err)
+static sat_status backend_change(sat_watch *watch, int before, sat_error *err)
 {
+    (void)before;
     return backend_control(watch, EPOLL_CTL_MOD, err);
 }
 
 static void backend_remove(sat_watch *watch)
 {
     (void)backend_control(watch, EPOLL_CTL_DEL, NULL);
+}
+
+static int backend_open(void)
+{
+    return epoll_create1(EPOLL_CLOEXEC);
+}
+#elif USE_KQUEUE
+/* Reading and writing are filters of their own, of which only those that are there can be deleted. */
+static sat_status backend_filters(sat_watch *watch, int events, unsigned short flags, sat_error *err)
+{
+    struct kevent changes[2];
+    int count = 0;
+    if (events & SAT_READ) EV_SET(&changes[count++], watch->fd, EVFILT_READ, flags, 0, 0, (void *)watch);
+    if (events & SAT_WRITE) EV_SET(&changes[count++], watch->fd, EVFILT_WRITE, flags, 0, 0, (void *)watch);
+    if (count == 0 || kevent(watch->reactor->fd, changes, count, NULL, 0, NULL) == 0) return SAT_OK;
+    return sat_fail(err, SAT_CONNECT, "cannot watch a descriptor: %s", strerror(errno));
+}
+
+static sat_status backend_add(sat_watch *watch, sat_error *err)
+{
+    return backend_filters(watch, watch->events, EV_ADD, err);
+}
+
+static sat_status backend_change(sat_watch *watch, int before, sat_error *err)
+{
+    (void)backend_filters(watch, before & ~watch->events, EV_DELETE, NULL);
+    return backend_filters(watch, watch->events & ~before, EV_ADD, err);
+}
+
+static void backend_remove(sat_watch *watch)
+{
+    (void)backend_filters(watch, watch->events & SAT_READ, EV_DELETE, NULL);
+    (void)backend_filters(watch, watch->events & SAT_WRITE, EV_DELETE, NULL);
+}
+
+static int backend_open(void)
+{
+    int fd = kqueue();
+    if (fd >= 0) (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
 }
 #else
 static sat_status backend_add(sat_watch *watch, sat_error *err)
@@ -127,9 +176,10 @@ static sat_status backend_add(sat_watch *watch, sat_error *err)
     return SAT_OK;
 }
 
-static sat_status backend_change(sat_watch *watch, sat_error *err)
+static sat_status backend_change(sat_watch *watch, int before, sat_error *err)
 {
     (void)watch;
+    (void)before;
     (void)err;
     return SAT_OK;
 }
@@ -163,9 +213,10 @@ sat_watch *sat_watch_new(sat_reactor *reactor, int fd, int events, sat_ready_fn 
 
 sat_status sat_watch_set(sat_watch *watch, int events, sat_error *err)
 {
-    if (watch->events == events) return SAT_OK;
+    int before = watch->events;
+    if (before == events) return SAT_OK;
     watch->events = events;
-    return backend_change(watch, err);
+    return backend_change(watch, before, err);
 }
 
 void sat_watch_again(sat_watch *watch)
@@ -290,8 +341,8 @@ sat_reactor *sat_reactor_new(sat_error *err)
         sat_fail(err, SAT_CONNECT, "libcurl cannot be initialised");
         return NULL;
     }
-#if USE_EPOLL
-    reactor->fd = epoll_create1(EPOLL_CLOEXEC);
+#if USE_EPOLL || USE_KQUEUE
+    reactor->fd = backend_open();
     if (reactor->fd < 0) {
         sat_fail(err, SAT_CONNECT, "no descriptor for the event loop: %s", strerror(errno));
         sat_reactor_release(reactor);
@@ -375,6 +426,18 @@ static int backend_wait(sat_reactor *reactor, int milliseconds)
         int mask = (got & EPOLLIN ? SAT_READ : 0) | (got & EPOLLOUT ? SAT_WRITE : 0);
         if (got & (EPOLLERR | EPOLLHUP)) mask |= watch->events; /* the reader or writer meets the error itself */
         dispatch(watch, mask);
+    }
+    return n;
+}
+#elif USE_KQUEUE
+static int backend_wait(sat_reactor *reactor, int milliseconds)
+{
+    struct kevent events[MAX_EVENTS];
+    struct timespec limit = {.tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1000000L};
+    int n = kevent(reactor->fd, NULL, 0, events, MAX_EVENTS, milliseconds < 0 ? NULL : &limit);
+    for (int i = 0; i < n; i++) {
+        sat_watch *watch = (void *)events[i].udata;
+        dispatch(watch, events[i].filter == EVFILT_READ ? SAT_READ : SAT_WRITE); /* either meets the error itself */
     }
     return n;
 }
