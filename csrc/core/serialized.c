@@ -190,6 +190,7 @@ sat_status sat_header_frames(const sat_header *header, const sat_message *messag
     sat_status status = take_frames(header, message, index + 1, limits, list, err);
     if (status == SAT_OK && header->split_counts.len > 0) {
         sat_frame_list parts = *list;
+        *list = (sat_frame_list){NULL, 0};
         status = join_splits(header, &parts, limits, list, err);
         sat_frame_list_free(&parts);
     }
