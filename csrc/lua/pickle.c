@@ -283,89 +283,91 @@ static sat_status put_pair(writer *w)
     return status == SAT_OK ? put(w, top) : status;
 }
 
-/* The pairs of the table at idx, bare. */
-static sat_status put_pairs(writer *w, int idx, void (*end)(sat_pickler *))
+/* BARE: the pairs alone. BATCHED: between MARK and SETITEMS, a thousand at a time, nothing when there are none. PLAIN:
+ * the same for a table of no type, where an integer key is refused. */
+typedef enum pairs_mode { BARE, BATCHED, PLAIN } pairs_mode;
+
+static sat_status bad_table(writer *w, int idx);
+
+static void begin_pair(writer *w, size_t n, pairs_mode mode)
+{
+    if (mode == BARE || n % BATCH != 0) return;
+    if (n > 0) sat_pickle_setitems(w->p);
+    sat_pickle_mark(w->p);
+}
+
+/* The pairs of an OrderedDict whose order is on top of the stack; keys that came later follow. */
+static sat_status put_ordered(writer *w, int idx, pairs_mode mode, size_t *n)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    int order = lua_gettop(L), done = order + 1;
+    lua_Integer len = (lua_Integer)lua_rawlen(L, order);
+    lua_newtable(L);
+    for (lua_Integer i = 1; i <= len && status == SAT_OK; i++) {
+        lua_rawgeti(L, order, i);
+        lua_pushvalue(L, -1);
+        bool again = lua_rawget(L, done) != LUA_TNIL;
+        lua_pop(L, 1);
+        lua_pushvalue(L, -1);
+        if (lua_rawget(L, idx) != LUA_TNIL && !again) {
+            begin_pair(w, (*n)++, mode);
+            status = put_pair(w);
+            lua_pop(L, 1);
+            lua_pushboolean(L, 1);
+            lua_rawset(L, done);
+        } else {
+            lua_pop(L, 2);
+        }
+    }
+    lua_pushnil(L);
+    while (status == SAT_OK && lua_next(L, idx)) {
+        lua_pushvalue(L, -2);
+        bool again = lua_rawget(L, done) != LUA_TNIL || lua_touserdata(L, -3) == (const void *)&satL_py_extra;
+        lua_pop(L, 1);
+        if (!again) {
+            begin_pair(w, (*n)++, mode);
+            status = put_pair(w);
+        }
+        lua_pop(L, 1);
+    }
+    lua_settop(L, order);
+    return status;
+}
+
+static sat_status put_pairs(writer *w, int idx, pairs_mode mode, bool hidden)
 {
     lua_State *L = w->L;
     sat_status status = SAT_OK;
     size_t n = 0;
-    if (lua_rawgetp(L, idx, &satL_py_extra) == LUA_TTABLE && satL_py_type(L, idx) == PY_ORDEREDDICT) {
-        int order = lua_gettop(L);
-        lua_Integer len = (lua_Integer)lua_rawlen(L, order);
-        lua_newtable(L);
-        int done = order + 1;
-        for (lua_Integer i = 1; i <= len && status == SAT_OK; i++) {
-            lua_rawgeti(L, order, i);
-            lua_pushvalue(L, -1);
-            bool again = lua_rawget(L, done) != LUA_TNIL;
-            lua_pop(L, 1);
-            lua_pushvalue(L, -1);
-            if (lua_rawget(L, idx) != LUA_TNIL && !again) {
-                if (n > 0 && end != NULL) next_batch(w, n, end);
-                n++;
-                status = put_pair(w);
-                lua_pop(L, 1);
-                lua_pushboolean(L, 1);
-                lua_rawset(L, done);
-            } else {
-                lua_pop(L, 2);
-            }
-        }
-        lua_pushnil(L);
-        while (status == SAT_OK && lua_next(L, idx)) {
-            lua_pushvalue(L, -2);
-            bool again = lua_rawget(L, done) != LUA_TNIL || lua_touserdata(L, -3) == (const void *)&satL_py_extra;
-            lua_pop(L, 1);
-            if (!again) {
-                if (n > 0 && end != NULL) next_batch(w, n, end);
-                n++;
-                status = put_pair(w);
-            }
-            lua_pop(L, 1);
-        }
-        lua_settop(L, order - 1);
-        return status;
-    }
-    lua_pop(L, 1);
-    lua_pushnil(L);
-    while (lua_next(L, idx)) {
-        if (lua_type(L, -2) == LUA_TLIGHTUSERDATA && lua_touserdata(L, -2) == (const void *)&satL_py_extra) {
-            lua_pop(L, 1);
-            continue;
-        }
-        if (n > 0 && end != NULL) next_batch(w, n, end);
-        n++;
-        status = put_pair(w);
-        if (status != SAT_OK) {
-            lua_pop(L, 2);
-            return status;
-        }
+    if (hidden && lua_rawgetp(L, idx, &satL_py_extra) == LUA_TTABLE && satL_py_type(L, idx) == PY_ORDEREDDICT) {
+        status = put_ordered(w, idx, mode, &n);
         lua_pop(L, 1);
+    } else {
+        if (hidden) lua_pop(L, 1);
+        lua_pushnil(L);
+        int key = lua_gettop(L);
+        while (lua_next(L, idx)) {
+            if (hidden && lua_touserdata(L, key) == (const void *)&satL_py_extra) {
+                lua_settop(L, key);
+                continue;
+            }
+            begin_pair(w, n++, mode);
+            status = mode == PLAIN && lua_isinteger(L, key) ? bad_table(w, idx) : put_key(w, key);
+            if (status == SAT_OK) status = put(w, key + 1);
+            if (status != SAT_OK) return status; /* put takes the rest off the stack */
+            lua_settop(L, key);
+        }
     }
-    return SAT_OK;
-}
-
-static sat_status put_all_pairs(writer *w, int idx)
-{
-    sat_pickle_mark(w->p);
-    sat_status status = put_pairs(w, idx, sat_pickle_setitems);
-    sat_pickle_setitems(w->p);
+    if (mode != BARE && n > 0) sat_pickle_setitems(w->p);
     return status;
 }
 
-static bool is_empty(lua_State *L, int idx)
-{
-    lua_pushnil(L);
-    if (!lua_next(L, idx)) return true;
-    lua_pop(L, 2);
-    return false;
-}
-
-static sat_status put_dict(writer *w, int idx)
+static sat_status put_dict(writer *w, int idx, pairs_mode mode)
 {
     sat_pickle_empty_dict(w->p);
     sat_pickle_put(w->p, lua_topointer(w->L, idx));
-    return is_empty(w->L, idx) ? SAT_OK : put_all_pairs(w, idx);
+    return put_pairs(w, idx, mode, false);
 }
 
 static sat_status put_dict_subclass(writer *w, int idx, satL_py type)
@@ -384,8 +386,7 @@ static sat_status put_dict_subclass(writer *w, int idx, satL_py type)
     if (type == PY_DEFAULTDICT) lua_pop(L, 1);
     sat_pickle_reduce(w->p);
     sat_pickle_put(w->p, self);
-    if (status != SAT_OK || is_empty(L, idx)) return status;
-    return put_all_pairs(w, idx);
+    return status == SAT_OK ? put_pairs(w, idx, BATCHED, true) : status;
 }
 
 /* ---------------------------------------------------------- tables of no type */
@@ -420,7 +421,12 @@ static sat_status bad_shape(writer *w, shape kind)
                      "holes");
 }
 
-/* A plain table: a list as long as traversal gives the keys 1, 2, 3..., which it does for every sequence that was
+static sat_status bad_table(writer *w, int idx)
+{
+    return bad_shape(w, shape_of(w->L, idx, (lua_Integer)lua_rawlen(w->L, idx)));
+}
+
+/* A table of no type: a list as long as traversal gives the keys 1, 2, 3..., which it does for every sequence that was
  * built as one; anything else is looked at as a whole first. */
 static sat_status put_plain(writer *w, int idx)
 {
@@ -434,8 +440,9 @@ static sat_status put_plain(writer *w, int idx)
     }
     if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) != 1) {
         lua_pop(L, 2);
-        shape kind = shape_of(L, idx, (lua_Integer)lua_rawlen(L, idx));
-        if (kind == SHAPE_DICT) return put_dict(w, idx);
+        lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
+        if (n == 0) return put_dict(w, idx, PLAIN);
+        shape kind = shape_of(L, idx, n);
         return kind == SHAPE_LIST ? put_list(w, idx) : bad_shape(w, kind);
     }
     sat_pickle_empty_list(w->p);
@@ -487,7 +494,7 @@ static sat_status put_wrapped(writer *w, int idx, char kind)
     sat_status status;
     lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
     w->hooks->wrap_begin(w->p, kind, w->hooks->arg);
-    status = kind == 'd' ? put_pairs(w, idx, NULL) : put_items(w, idx, 1, n, NULL);
+    status = kind == 'd' ? put_pairs(w, idx, BARE, false) : put_items(w, idx, 1, n, NULL);
     w->hooks->wrap_end(w->p, kind, w->hooks->arg);
     return status;
 }
@@ -719,7 +726,7 @@ static sat_status put_state(writer *w, int idx, satL_py type)
         /* BaseException takes a dict of attributes as its state */
         sat_pickle_empty_dict(w->p);
         sat_pickle_mark(w->p);
-        if (kind == LUA_TTABLE) status = put_pairs(w, state, NULL);
+        if (kind == LUA_TTABLE) status = put_pairs(w, state, BARE, false);
         sat_pickle_text(w->p, "__cause__");
         if (status == SAT_OK) status = put_field(w, idx, "cause");
         sat_pickle_setitems(w->p);
@@ -771,7 +778,8 @@ static sat_status put_object(writer *w, int idx, satL_py type)
         sat_pickle_appends(w->p);
     }
     lua_pop(L, 1);
-    if (status == SAT_OK && field(L, idx, "dictitems") == LUA_TTABLE) status = put_all_pairs(w, lua_gettop(L));
+    if (status == SAT_OK && field(L, idx, "dictitems") == LUA_TTABLE)
+        status = put_pairs(w, lua_gettop(L), BATCHED, false);
     if (status == SAT_OK) status = put_state(w, idx, type);
     return status;
 }
@@ -1024,9 +1032,9 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
     case PY_KW:
         if (w->depth > 1)
             return refuse(w, "py.kw{...} goes last among the arguments of a call, not inside another value");
-        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx, BATCHED);
     case PY_DICT:
-        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx, BATCHED);
     case PY_ORDEREDDICT:
     case PY_DEFAULTDICT:
     case PY_COUNTER:

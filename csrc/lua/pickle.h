@@ -13,16 +13,19 @@ typedef struct satL_ref_hooks {
     /* writes the reference at idx and notes the dependency */
     sat_status (*write_ref)(lua_State *L, int idx, sat_pickler *out, void *arg, sat_error *err);
     /* true: containers that hold a reference at any depth are written between these two instead of as plain
-     * literals (dask._task_spec.List and the like). kind is 'l' list, 't' tuple, 's' set, 'd' dict. */
+     * literals (dask._task_spec.List and the like). kind is 'l' list, 't' tuple, 's' set, 'd' dict. Between them
+     * stand the bare items, of a dict key, value, key, value. */
     int wraps;
     void (*wrap_begin)(sat_pickler *out, char kind, void *arg);
     void (*wrap_end)(sat_pickler *out, char kind, void *arg);
     void *arg;
 } satL_ref_hooks;
 
-/* Writes the value at idx (no PROTO, no STOP). Out-of-band: when `buffers` of the pickler are on, large contiguous
- * arrays are referred to instead of copied. Never leaves anything on the Lua stack; raises no Lua error but
- * out-of-memory (the pickler's memory must live in a userdata). */
+/* Writes the value at idx (no PROTO, no STOP). Out-of-band: when `oob` of the pickler is on, large contiguous arrays are
+ * referred to instead of copied. A py.kw at idx itself is written as a dict. A py.fn is refused when there are hooks,
+ * for in a graph it would run where the graph is unpickled.
+ * Never leaves anything on the Lua stack; raises no Lua error but out-of-memory (the pickler's memory must live in a
+ * userdata). On failure part of the value is in the output: sat_pickle_tell before, sat_pickle_rollback after. */
 sat_status satL_pickle_value(lua_State *L, int idx, sat_pickler *out, const satL_ref_hooks *hooks, sat_error *err);
 
 /* Reads one whole pickle and pushes its value. `pickle.block` (may be NULL) and the buffers let arrays share the
