@@ -70,10 +70,10 @@ static void drop_line(line *old)
     free(old);
 }
 
-void sat_rpc_close(sat_rpc *rpc)
+void sat_rpc_close(sat_rpc *rpc, const char *reason)
 {
     sat_error why;
-    (void)sat_fail(&why, SAT_CLOSED, "the connection was closed");
+    (void)sat_fail(&why, SAT_CLOSED, "%s", reason);
     rpc->closed = true;
     while (rpc->lines) {
         if (rpc->lines->call) finish(rpc->lines->call, SAT_CLOSED, &why);
@@ -84,7 +84,7 @@ void sat_rpc_close(sat_rpc *rpc)
 void sat_rpc_release(sat_rpc *rpc)
 {
     if (rpc == NULL || --rpc->refs > 0) return;
-    sat_rpc_close(rpc);
+    sat_rpc_close(rpc, "the connection was closed");
     sat_endpoint_free(&rpc->endpoint);
     sat_reactor_release(rpc->reactor);
     free(rpc);

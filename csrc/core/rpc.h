@@ -12,8 +12,8 @@ typedef struct sat_call sat_call;
 sat_rpc *sat_rpc_new(sat_reactor *reactor, const sat_endpoint *endpoint, const sat_limits *limits, sat_error *err);
 sat_rpc *sat_rpc_retain(sat_rpc *rpc);
 void sat_rpc_release(sat_rpc *rpc); /* calls under way retain it */
-/* Closes all comms; calls under way end with SAT_CLOSED, new ones are refused. */
-void sat_rpc_close(sat_rpc *rpc);
+/* Closes all comms; calls under way end with SAT_CLOSED and the reason, new ones are refused. */
+void sat_rpc_close(sat_rpc *rpc, const char *reason);
 
 /* Sends a request (its contents are taken, also on failure). With `ack` the reply is confirmed by a bare "OK", as a
  * worker's get_data wants it. */

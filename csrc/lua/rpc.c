@@ -35,13 +35,21 @@ static int rpc_new(lua_State *L)
     return box->rpc ? 1 : satL_fail(L, &err);
 }
 
-static int rpc_gc(lua_State *L)
+/* close(reason | nil) */
+static int rpc_close(lua_State *L)
 {
     rpc_box *box = luaL_checkudata(L, 1, RPC);
-    if (box->rpc) sat_rpc_close(box->rpc);
+    const char *reason = luaL_optstring(L, 2, "the connection was closed");
+    if (box->rpc) sat_rpc_close(box->rpc, reason);
     sat_rpc_release(box->rpc);
     box->rpc = NULL;
     return 0;
+}
+
+static int rpc_gc(lua_State *L)
+{
+    lua_settop(L, 1); /* __close is given the error too, which is no reason */
+    return rpc_close(L);
 }
 
 static int rpc_call(lua_State *L)
@@ -108,7 +116,7 @@ static int call_close(lua_State *L)
 
 int satL_open_rpc(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"call", rpc_call}, {"close", rpc_gc}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"call", rpc_call}, {"close", rpc_close}, {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", rpc_gc}, {"__close", rpc_gc}, {NULL, NULL}};
     static const luaL_Reg call_methods[] = {{"done", call_done}, {"reply", call_reply}, {"close", call_close}, {NULL, NULL}};
     static const luaL_Reg call_meta[] = {{"__gc", call_close}, {"__close", call_close}, {NULL, NULL}};

@@ -7,6 +7,8 @@ local loop = require "saturn.loop"
 
 ---@class saturn.Server
 ---@field address string
+---@field recover (fun(op: string, err: any, timeout: number?, tries: integer): boolean)? whether a call that failed is to
+--- be made again
 local Server = {}
 Server.__index = Server
 Server.__name = "saturn.server"
@@ -19,6 +21,7 @@ local M = {}
 function M.new(endpoint)
   return setmetatable({
     address = endpoint.address,
+    endpoint = endpoint,
     rpc = errors.check(core.rpc.new(loop.reactor(), endpoint)),
   }, Server)
 end
@@ -88,7 +91,22 @@ end
 ---@param timeout number?
 ---@param keep_nil boolean?
 function Server:call(op, args, timeout, keep_nil)
-  return self:start(op, args):wait(timeout, keep_nil)
+  if not self.recover then return self:start(op, args):wait(timeout, keep_nil) end
+  local deadline, tries = timeout and loop.now() + timeout, 0
+  local function left() return deadline and math.max(0, deadline - loop.now()) end
+  while true do
+    local ok, reply = pcall(function() return self:start(op, args):wait(left(), keep_nil) end)
+    if ok then return reply end
+    tries = tries + 1
+    if not self.recover(op, reply, left(), tries) then error(reply, 0) end
+  end
+end
+
+--- Drops all connections: requests under way end with this reason, later ones connect anew.
+---@param reason string
+function Server:renew(reason)
+  self.rpc:close(reason)
+  self.rpc = errors.check(core.rpc.new(loop.reactor(), self.endpoint))
 end
 
 function Server:close()

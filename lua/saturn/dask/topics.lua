@@ -4,6 +4,7 @@ local coordination = require "saturn.dask.coordination"
 local core = require "saturn.core"
 local errors = require "saturn.error"
 local loop = require "saturn.loop"
+local resume = require "saturn.dask.resume"
 
 local M = {}
 
@@ -112,6 +113,11 @@ local function topics_of(client)
   if not rawget(client, "_topics") then
     rawset(client, "_topics", {})
     client:listen("event", function(event) deliver(client, event) end)
+    resume.rejoin(client, function(session)
+      for topic in pairs(client._topics) do
+        session:send { op = "subscribe-topic", topic = topic, client = client.id }
+      end
+    end)
   end
   return client._topics
 end
