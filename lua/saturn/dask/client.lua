@@ -9,6 +9,7 @@ local loop = require "saturn.loop"
 local node = require "saturn.dask.node"
 local call_options = require "saturn.dask.options"
 local ops = require "saturn.dask.ops"
+local resume = require "saturn.dask.resume"
 local server = require "saturn.dask.server"
 local summary = require "saturn.dask.summary"
 
@@ -44,6 +45,7 @@ local METHODS = {
   scatter = "scatter", scatter_list = "scatter", scatter_dict = "scatter",
   cancel = "control", retry = "control", futures_of = "control",
   compute = "compute", persist = "compute", get = "compute",
+  reconnect = "resume", held = "resume", release_held = "resume", detach = "resume",
 }
 
 local FIRST_RETRY, LONGEST_RETRY = 0.05, 2
@@ -52,6 +54,7 @@ local FIRST_RETRY, LONGEST_RETRY = 0.05, 2
 
 local KNOWN = {
   timeout = "number", name = "string", direct = "boolean", tls = "table", limits = "table", proxy = "string",
+  resume = "boolean|string", resume_timeout = "number", heartbeat = "number", on_status = "function",
 }
 
 local function release_of(versions)
@@ -77,18 +80,25 @@ local function check_release(version, release)
   end
 end
 
--- Asks what the scheduler is while the session registers there.
-local function introduce(self, session, deadline)
+--- Asks what release the scheduler is of.
+---@param deadline number
+function Client:ask_release(deadline)
   local scheduler = self.scheduler
   local call = scheduler:start("versions")
   local left = math.max(0, deadline - loop.now())
   local version, release = release_of(call:wait(left))
   if not release then release = guess_release(scheduler, left) end
   check_release(version, release)
-  local look = scheduler:start("identity", ops.identity(release, 0)) -- for tostring, which asks nobody
+  self.version, self.release = version, release
+end
+
+-- Asks what the scheduler is while the session registers there.
+local function introduce(self, session, deadline)
+  self:ask_release(deadline)
+  local look = self.scheduler:start("identity", ops.identity(self.release, 0)) -- for tostring, which asks nobody
   loop.wait(function() return errors.check(session:state()) and look:done() end, math.max(0, deadline - loop.now()),
     "the registration at the scheduler")
-  self.session, self.version, self.release, self._look = session, version, release, look
+  self.session, self._look = session, look
 end
 
 local function attempt(self, options, deadline)
@@ -100,12 +110,19 @@ local function attempt(self, options, deadline)
   end
 end
 
+-- How requests that broke off go on; of the client, which may be collected before its requests.
+local function recovery(self)
+  local weak = setmetatable({ client = self }, { __mode = "v" })
+  return function(...) return weak.client ~= nil and resume.recover(weak.client, ...) end
+end
+
 -- A scheduler that is still starting refuses connections: try again, as Dask's own client does. An address that is
 -- none is told at once.
 local function connect(self, options)
   local deadline = loop.now() + self.request_timeout
   local pause = FIRST_RETRY
   self.scheduler = server.new(options)
+  self.scheduler.recover = recovery(self)
   while true do
     local ok, err = pcall(attempt, self, options, deadline)
     if ok then return end
@@ -121,16 +138,21 @@ end
 
 --- Connects to a scheduler.
 ---@param address string "tcp://host:8786" or "tls://host:8786"
----@param options table? timeout (30 s), name, direct, tls={ca=, cert=, key=, verify_host=, server_name=}, limits, proxy
+---@param options table? timeout (30 s), name, direct, tls={ca=, cert=, key=, verify_host=, server_name=}, limits,
+--- proxy; resume: true, or a name: a broken connection is made again, and what was submitted goes on; resume_timeout
+--- (300 s): when that is given up; heartbeat: the connection counts as broken when the scheduler leaves a question
+--- unanswered for so many seconds; on_status(status, reason): called with "connected", "connecting" or "lost"
 ---@return saturn.Client
 function M.new(address, options)
   options = errors.options(options, KNOWN)
+  local link = resume.link(options)
   local self = {
     address = address,
+    held_name = link.keep,
+    _link = link,
     name = options.name,
     request_timeout = options.timeout or 30,
     direct = options.direct or false,
-    id = (options.name and options.name .. "-" or "saturn-") .. core.session.random(16),
     _prefix = core.session.random(12),
     _sequence = 0,
     _workers = {},
@@ -139,11 +161,13 @@ function M.new(address, options)
     _owned = setmetatable({}, { __mode = "k" }),
   }
   self._endpoint = endpoint.new(address, options)
-  local session_options = setmetatable({ id = self.id }, { __index = self._endpoint })
-  for name, value in pairs(self._endpoint) do session_options[name] = value end
   setmetatable(self, Client)
+  self.id = self:new_id()
+  local session_options = { id = self.id, keep = link.keep }
+  for name, value in pairs(self._endpoint) do session_options[name] = value end
   connect(self, session_options)
   loop.listen(self)
+  if options.heartbeat then resume.heartbeat(self, options.heartbeat) end
   return self
 end
 
@@ -182,6 +206,7 @@ function Client.__index(self, name)
     rawset(self, name, link)
     return link
   end
+  if name == "status" and rawget(self, "_link") then return resume.status(self) end
   local method = Client[name]
   if method == nil and METHODS[name] then
     method = require("saturn.dask." .. METHODS[name])[name]
@@ -196,12 +221,20 @@ function Client:__tostring()
   local parts = { self.address, "distributed " .. (rawget(self, "version") or "?") }
   local seen = not rawget(self, "closed") and known(self)
   if seen then parts[#parts + 1] = summary.text(seen, self.address) end
-  if rawget(self, "closed") then parts[#parts + 1] = "closed" end
+  local status = self.status
+  if status and status ~= "connected" then parts[#parts + 1] = status end
   return ("<saturn.client: %s>"):format(table.concat(parts, ", "))
 end
 
+--- A name for one connection of this client.
+function Client:new_id()
+  return (self.name and self.name .. "-" or "saturn-") .. core.session.random(16)
+end
+
+--- Raises unless the client can be used; waits while the connection is being made again.
 function Client:check_open()
   if self.closed then errors.raise("closed", "the client is closed") end
+  if self._link.state ~= "connected" then resume.wait(rawget(self, "_client") or self) end
 end
 
 --- A view of the client whose calls carry these; a view of a view carries both.
@@ -237,7 +270,7 @@ end
 ---@param timeout number?
 function Client:settle(timeout)
   local key = self:new_key("settle")
-  local probe <close> = self.session:future(key, rawget(self, "_client") or self)
+  local probe <close> = self.session:future(key, rawget(self, "_client") or self, true)
   self:send { op = "report-key", key = key } -- no task has this key, and the answer to that is that it is cancelled
   loop.wait(function() return probe.status ~= "pending" end, timeout, "an answer of the scheduler")
 end
@@ -261,7 +294,11 @@ end
 
 --- Called by the loop after the network moved.
 function Client:on_round()
-  if not self.closed then deliver(self) end
+  if self.closed then return end
+  local call = errors.first()
+  call(resume.look, self)
+  call(deliver, self)
+  call()
 end
 
 --- Calls `fn(id)` whenever the state of the Future changes. Returns a function that ends it.
@@ -456,6 +493,8 @@ function Client:close()
   if self.closed then return end
   close_owned(self)
   local session, call = self.session, errors.first()
+  -- what is held can be let go over a connection only
+  call(loop.poll, function() return self._link.state ~= "connecting" end, CLOSE_PATIENCE)
   session:flush()
   call(loop.poll, function() return session:drained() end, CLOSE_PATIENCE)
   session:close("the client was closed")
