@@ -120,13 +120,30 @@ static void test_memory_follows_the_bytes(void)
     sat_buf head = SAT_BUF_INIT;
     uint8_t *room;
     size_t used;
-    bytes_hex(&head, "0000000000000000 0100000000000000 0000000001000000"); /* one frame of 4 GiB */
+    bytes_hex(&head, "0000000000000000 0100000000000000 0000000001000000"); /* one frame of 4 GiB: nothing for that alone */
     sat_frames_init(&reader, &defaults);
     CHECK_INT(feed(&reader, head.data, head.len, 8, &used, NULL), SAT_AGAIN);
     size_t n = sat_frames_room(&reader, &room);
     CHECK(n > 0 && n <= 1 << 20);
+    sat_frames_free(&reader);
+    sat_buf_clear(&head);
+    bytes_hex(&head, "0000000000000000 0100000000000000 0000300000000000"); /* 3 MiB: what came is kept when it grows */
+    sat_frames_init(&reader, &defaults);
+    CHECK_INT(feed(&reader, head.data, head.len, 8, &used, NULL), SAT_AGAIN);
+    n = sat_frames_room(&reader, &room);
+    REQUIRE(n > 0 && n <= 1 << 20);
+    memset(room, 'a', n);
     CHECK_INT(sat_frames_fill(&reader, n, NULL), SAT_AGAIN);
-    CHECK(sat_frames_room(&reader, &room) <= 1 << 20);
+    for (size_t have = n; have < 3 << 20; have += n) {
+        n = sat_frames_room(&reader, &room);
+        REQUIRE(n > 0 && n <= (3 << 20) - have);
+        memset(room, 'b', n);
+        CHECK_INT(sat_frames_fill(&reader, n, NULL), have + n < 3 << 20 ? SAT_AGAIN : SAT_OK);
+    }
+    sat_message *message = sat_frames_take(&reader);
+    REQUIRE(message != NULL);
+    CHECK(message->frames[0].data[0] == 'a' && message->frames[0].data[(3 << 20) - 1] == 'b');
+    sat_message_release(message);
     sat_frames_free(&reader);
     sat_buf_free(&head);
 }
