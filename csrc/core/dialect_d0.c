@@ -76,7 +76,7 @@ static void ref(sat_graph *graph, sat_slice key)
 /* {name: {key: value for every task}} */
 static void pack_annotations(const sat_graph *graph, sat_buf *head, msgpack_packer *packer)
 {
-    sat_mp scan = {graph->annotations.data, graph->annotations.data + graph->annotations.len};
+    sat_mp scan = sat_mp_over(graph->annotations.data, graph->annotations.len);
     sat_mp_pack_text(packer, "annotations");
     msgpack_pack_map(packer, graph->annotation_count);
     for (size_t i = 0; i < graph->annotation_count; i++) {
@@ -85,7 +85,7 @@ static void pack_annotations(const sat_graph *graph, sat_buf *head, msgpack_pack
         (void)sat_mp_value(&scan, &value, NULL);
         sat_buf_append(head, name.data, name.len);
         msgpack_pack_map(packer, graph->tasks);
-        sat_mp keys = {graph->keys.data, graph->keys.data + graph->keys.len};
+        sat_mp keys = sat_mp_over(graph->keys.data, graph->keys.len);
         while (sat_mp_value(&keys, &key, NULL) == SAT_OK) {
             sat_buf_append(head, key.data, key.len);
             sat_buf_append(head, value.data, value.len);

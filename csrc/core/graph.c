@@ -109,7 +109,7 @@ static void pickle_token(sat_pickler *pickle, sat_mp *scan, unsigned depth)
 
 void sat_pickle_msgpack(sat_pickler *pickle, sat_slice value)
 {
-    sat_mp scan = {value.data, value.data + value.len};
+    sat_mp scan = sat_mp_over(value.data, value.len);
     pickle_token(pickle, &scan, 0);
 }
 
@@ -329,7 +329,7 @@ static sat_status pack_code(sat_graph *graph, sat_outgoing *out, msgpack_packer 
 static sat_status pack_annotations(const sat_graph *graph, sat_outgoing *out, msgpack_packer *packer,
                                    sat_pickler *pickle, sat_error *err)
 {
-    sat_mp scan = {graph->annotations.data, graph->annotations.data + graph->annotations.len};
+    sat_mp scan = sat_mp_over(graph->annotations.data, graph->annotations.len);
     sat_pickler_reset(pickle);
     sat_pickle_proto(pickle);
     sat_pickle_empty_dict(pickle);

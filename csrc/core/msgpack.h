@@ -42,6 +42,12 @@ typedef struct sat_mp {
     const uint8_t *end;
 } sat_mp;
 
+/* A scan of these bytes; data may be NULL when there are none. */
+static inline sat_mp sat_mp_over(const uint8_t *data, size_t len)
+{
+    return (sat_mp){data, len > 0 ? data + len : data};
+}
+
 /* The next token; SAT_EOF at the end of the input. */
 sat_status sat_mp_next(sat_mp *scan, sat_mp_token *token, sat_error *err);
 /* Passes over one whole value, however deep, without recursion. */

@@ -60,7 +60,7 @@ sat_status sat_header_read(struct sat_mp *scan, sat_header *header, sat_error *e
         if (status == SAT_OK) status = sat_mp_value(scan, &value, err);
         if (status != SAT_OK)
             return sat_fail(err, SAT_PROTOCOL, "the header of a serialized value is cut off");
-        sat_mp inner = {value.data, value.data + value.len};
+        sat_mp inner = sat_mp_over(value.data, value.len);
         if (sat_mp_next(&inner, &token, NULL) == SAT_OK) set_field(header, &name, &token, value);
     }
     return SAT_OK;
@@ -90,7 +90,7 @@ static void list_add(sat_frame_list *list, sat_slice frame)
 static size_t open_list(sat_slice value, sat_mp *scan)
 {
     sat_mp_token token;
-    *scan = (sat_mp){value.data, value.data + value.len};
+    *scan = sat_mp_over(value.data, value.len);
     if (value.len == 0 || sat_mp_next(scan, &token, NULL) != SAT_OK || token.type != SAT_MP_ARRAY) return 0;
     return token.as.count;
 }

@@ -377,7 +377,7 @@ static sat_status read_field(sat_mp *scan, fields *found, sat_error *err)
     sat_status status = sat_mp_next(scan, &name, err);
     if (status == SAT_OK) status = sat_mp_value(scan, &value, err);
     if (status != SAT_OK) return status == SAT_EOF ? sat_fail(err, SAT_PROTOCOL, "a stream message is cut off") : status;
-    sat_mp inner = {value.data, value.data + value.len};
+    sat_mp inner = sat_mp_over(value.data, value.len);
     (void)sat_mp_next(&inner, &token, NULL);
     if (sat_mp_is(&name, "op"))
         found->op = token;
@@ -442,7 +442,7 @@ static void cancel_key(sat_session *session, sat_slice name, const fields *found
 /* keys: a list, or {"__Set__": true, "as-list": [...]} */
 static void cancel_keys(sat_session *session, const fields *found)
 {
-    sat_mp scan = {found->keys.data, found->keys.data + found->keys.len};
+    sat_mp scan = sat_mp_over(found->keys.data, found->keys.len);
     sat_mp_token token;
     sat_slice name;
     if (found->keys.len == 0 || sat_mp_next(&scan, &token, NULL) != SAT_OK) return;
@@ -554,7 +554,7 @@ static sat_status handle_map(sat_session *session, sat_message *message, sat_sli
 
 static sat_status handle_message(sat_session *session, sat_message *message, sat_error *err)
 {
-    sat_mp scan = {message->frames[0].data, message->frames[0].data + message->frames[0].len};
+    sat_mp scan = sat_mp_over(message->frames[0].data, message->frames[0].len);
     sat_mp_token token;
     size_t count = 1;
     sat_slice map = {NULL, scan.pos, 0};
@@ -971,7 +971,7 @@ static sat_status begin_op(sat_session *session, sat_error *err)
 /* Refers to the wanted keys of a graph that was just sent, and holds them with one op behind it. */
 static void keep_wanted(sat_session *session, const sat_buf *wanted, size_t count)
 {
-    sat_mp scan = {wanted->data, wanted->data + wanted->len};
+    sat_mp scan = sat_mp_over(wanted->data, wanted->len);
     sat_slice name;
     session->fresh = count ? calloc(count, sizeof *session->fresh) : NULL;
     while (session->fresh && session->nfresh < count && sat_mp_value(&scan, &name, NULL) == SAT_OK) {

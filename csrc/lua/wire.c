@@ -202,7 +202,7 @@ static sat_status push_value(decoder *in, uint64_t depth)
 sat_status satL_push_msgpack(lua_State *L, sat_message *message, sat_slice text, const sat_limits *limits, int keep_nil,
                              sat_error *err)
 {
-    decoder in = {L, message, limits, {text.data, text.data + text.len}, 0, keep_nil, err};
+    decoder in = {L, message, limits, sat_mp_over(text.data, text.len), 0, keep_nil, err};
     return push_value(&in, 0);
 }
 
@@ -316,7 +316,7 @@ static bool read_ndarray_field(sat_mp *scan, const sat_mp_token *name, ndarray *
 
 static sat_status read_ndarray(sat_slice sub_header, ndarray *array, sat_error *err)
 {
-    sat_mp scan = {sub_header.data, sub_header.data + sub_header.len};
+    sat_mp scan = sat_mp_over(sub_header.data, sub_header.len);
     sat_mp_token token;
     bool good = sub_header.len > 0 && sat_mp_next(&scan, &token, NULL) == SAT_OK && token.type == SAT_MP_MAP;
     memset(array, 0, sizeof *array);
@@ -343,7 +343,7 @@ static sat_status push_ndarray(reader *in, const sat_header *header, const sat_s
 /* array.array: {"typecode": "d"}; NumPy's letter for the same bytes is the same, but for the machine's long. */
 static sat_status push_carray(reader *in, const sat_header *header, const sat_slice *frames, size_t count)
 {
-    sat_mp scan = {header->sub_header.data, header->sub_header.data + header->sub_header.len};
+    sat_mp scan = sat_mp_over(header->sub_header.data, header->sub_header.len);
     sat_mp_token token, name, value = {.type = SAT_MP_NIL};
     const char *dtype = NULL;
     bool good = header->sub_header.len > 0 && sat_mp_next(&scan, &token, NULL) == SAT_OK && token.type == SAT_MP_MAP;
@@ -447,8 +447,8 @@ static sat_status add_item(reader *in, sat_mp *headers, sat_mp *lengths, const s
 static sat_status push_collection(reader *in, const sat_header *header, const sat_slice *frames, size_t count,
                                   uint64_t depth)
 {
-    sat_mp headers = {header->sub_headers.data, header->sub_headers.data + header->sub_headers.len};
-    sat_mp lengths = {header->frame_lengths.data, header->frame_lengths.data + header->frame_lengths.len};
+    sat_mp headers = sat_mp_over(header->sub_headers.data, header->sub_headers.len);
+    sat_mp lengths = sat_mp_over(header->frame_lengths.data, header->frame_lengths.len);
     sat_mp_token items, sizes;
     bool dict = sat_slice_is(header->collection, "dict");
     if (sat_mp_next(&headers, &items, NULL) != SAT_OK || items.type != SAT_MP_ARRAY ||
@@ -483,7 +483,7 @@ static sat_status push_parts(reader *in, const sat_header *header, const sat_sli
 static sat_status push_pickled(lua_State *L, const serialized *value, sat_error *err)
 {
     sat_slice frame = value->message->frames[value->index];
-    sat_mp scan = {frame.data, frame.data + frame.len};
+    sat_mp scan = sat_mp_over(frame.data, frame.len);
     sat_mp_token token, name;
     sat_slice pickle = {NULL, NULL, 0};
     if (sat_mp_next(&scan, &token, NULL) != SAT_OK || token.type != SAT_MP_MAP)
@@ -505,7 +505,7 @@ static sat_status push_serialized_value(lua_State *L, const serialized *value, s
 {
     sat_header header;
     sat_slice frame = value->message->frames[value->index];
-    sat_mp scan = {frame.data, frame.data + frame.len};
+    sat_mp scan = sat_mp_over(frame.data, frame.len);
     reader in = {L, value->message, &value->limits, err};
     if (value->pickled) return push_pickled(L, value, err);
     sat_status status = sat_header_read(&scan, &header, err);
