@@ -266,7 +266,8 @@ class Bad(WorkerPlugin):
     end)
 
     it("PipInstall says why pip failed", function()
-      local pip = saturn.plugins.PipInstall { packages = "saturn-no-such-package", pip_options = { "--no-such-option" } }
+      local options = { packages = "saturn-no-such-package", pip_options = { "--no-such-option" } }
+      local pip = saturn.plugins.PipInstall(options)
       raises("task", "pip install failed", client.register_plugin, client, pip, { timeout = PATIENCE })
       misuse("cluster_ops_spec.lua:%d+: give the packages", function() saturn.plugins.PipInstall {} end)
     end)
@@ -354,7 +355,9 @@ def variables():
       client:retire_workers("plain")
     end)
 
-    it("test_restart, test_multiple_clients_restart, test_scheduler_restart_exception_on_cancelled_futures", function()
+    local restart_tests = "test_restart, test_multiple_clients_restart, "
+      .. "test_scheduler_restart_exception_on_cancelled_futures"
+    it(restart_tests, function()
       local other <close> = saturn.client(cluster.address, { timeout = PATIENCE })
       local x = client:submit("operator.add", 1, 2)
       local y = other:submit("operator.add", 3, 4)
