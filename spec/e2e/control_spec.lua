@@ -433,7 +433,17 @@ def fire(gate, done):
       local gate = view:with { priority = 1000 }:submit(GATE, name)
       assert.truthy(settles(function() return task_status(gate.key) == "processing" end))
       local futures = submit(view)
-      client:settle(PATIENCE)
+      local worker, keys = cluster.workers[1].address, {}
+      for i, each in ipairs(client:futures_of(futures)) do keys[i] = each.key end
+      assert.truthy(settles(function()
+        for _, key in ipairs(keys) do
+          local message = { op = "get_story", keys_or_stimuli = { key } }
+          if #client.scheduler:call("broadcast", { msg = message, workers = { worker } }, PATIENCE)[worker] == 0 then
+            return false
+          end
+        end
+        return true
+      end), "the calls are on their worker")
       open()
       return client:gather(futures, { timeout = PATIENCE })
     end
@@ -567,7 +577,12 @@ def busy(i):
 
   describe("tags", function()
     it("put tasks into spans", function()
-      local get = py.fn "lambda: getattr(__import__('dask'), 'get_annotations', dict)().get('span')"
+      -- Tasks of one name are one group, and a group is in one span: no other task has this name.
+      local get = py.fn [[
+def get_span():
+    import dask
+    return getattr(dask, "get_annotations", dict)().get("span")
+]]
       local view = client:with { tags = "outer" }:with { tags = { "inner" } }
       local span = view:submit(get):result(PATIENCE)
       if client.release < 20230600 then return assert.is_nil(span) end
