@@ -138,6 +138,7 @@ typedef enum known {
     K_UNPICKLE_EXCEPTION_ATTRS,
     K_UNPICKLE_TRACEBACK,
     K_SKELETON_CLASS,
+    K_CLASS_SETSTATE,
     K_ND_RECONSTRUCT,
     K_ND_SCALAR,
     K_ND_FROMBUFFER,
@@ -204,7 +205,8 @@ static const known_name KNOWN[] = {
     {"tblib.pickling_support", "unpickle_traceback", K_UNPICKLE_TRACEBACK},
     {"cloudpickle.cloudpickle", "_make_skeleton_class", K_SKELETON_CLASS},
     {"cloudpickle.cloudpickle_fast", "_make_skeleton_class", K_SKELETON_CLASS},
-    {"distributed.protocol.pickle", "_make_skeleton_class", K_SKELETON_CLASS},
+    {"cloudpickle.cloudpickle", "_class_setstate", K_CLASS_SETSTATE},
+    {"cloudpickle.cloudpickle_fast", "_class_setstate", K_CLASS_SETSTATE},
     {"numpy.core.multiarray", "_reconstruct", K_ND_RECONSTRUCT},
     {"numpy._core.multiarray", "_reconstruct", K_ND_RECONSTRUCT},
     {"numpy.core.multiarray", "scalar", K_ND_SCALAR},
@@ -892,7 +894,7 @@ static bool set_class(vm *v, slot callable)
     }
     if (!set_field(v, "class", callable)) return false;
     /* A class that came by value: cloudpickle's _make_skeleton_class(type, name, bases, {"__module__": ...}, ...). */
-    const char *module = "?", *name = "?";
+    const char *module = NULL, *name = "?";
     int top = lua_gettop(L);
     if (o != NULL && o->kind == O_OBJECT && o->known == K_SKELETON_CLASS) {
         lua_rawgeti(L, LS_OBJECTS, callable.u.i);
@@ -904,8 +906,15 @@ static bool set_class(vm *v, slot callable)
                 if (lua_rawget(L, -2) == LUA_TSTRING) module = lua_tostring(L, -1);
             }
         }
+        if (module == NULL) {
+            lua_rawgeti(L, LS_OBJECTS, callable.u.i);
+            if (lua_getfield(L, -1, "attributes") == LUA_TTABLE) {
+                lua_pushliteral(L, "__module__");
+                if (lua_rawget(L, -2) == LUA_TSTRING) module = lua_tostring(L, -1);
+            }
+        }
     }
-    lua_pushstring(L, module);
+    lua_pushstring(L, module != NULL ? module : "__main__");
     lua_setfield(L, top, "module");
     lua_pushstring(L, name);
     lua_setfield(L, top, "name");
@@ -2025,6 +2034,17 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
             v->objects[index].height = v->objects[c.args].height;
             rest = slot_object(index);
             return do_newobj(v, class, rest, slot_none(), out);
+        }
+        break;
+    case K_CLASS_SETSTATE:
+        /* _class_setstate(class, (attributes, slots)): older cloudpickle tells the class's module here */
+        if (c.n == 2 && is_kind(v, item(v, c.args, 0), O_OBJECT) && is_kind(v, item(v, c.args, 1), O_TUPLE) &&
+            v->objects[item(v, c.args, 0).u.i].known == K_SKELETON_CLASS) {
+            slot class = item(v, c.args, 0), state = item(v, c.args, 1);
+            if (count(v, (uint32_t)state.u.i) > 0 && is_kind(v, item(v, (uint32_t)state.u.i, 0), O_DICT)) {
+                if (!push_value(v, class) || !set_field(v, "attributes", item(v, (uint32_t)state.u.i, 0))) return false;
+                if (!raise_height(v, (uint32_t)class.u.i, height_of(v, state))) return false;
+            }
         }
         break;
     case K_EXCEPTION:
