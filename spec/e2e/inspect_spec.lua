@@ -385,6 +385,18 @@ with Client(scheduler_file=%q, set_as_default=False) as c:
       raises("value", "cannot be written", client.write_scheduler_file, client, dir.path .. "/none/x.json")
     end)
 
+    it("the configuration of Dask says where the scheduler is", function()
+      local dir <close> = support.tmpdir()
+      support.write_all(dir.path .. "/dask.yaml", "scheduler-address: " .. cluster.address .. "\nclient-name: anna\n")
+      local config = saturn.config.load { places = { dir.path }, env = {} }
+      local other <close> = saturn.client(nil, { config = config, timeout = PATIENCE })
+      assert.equal(cluster.address, other.address)
+      assert.equal("anna", other.name)
+      assert.equal(5, other:submit("operator.add", 2, 3):result(PATIENCE))
+      local third <close> = saturn.client(cluster.address, { config = config, name = "berta", timeout = PATIENCE })
+      assert.equal("berta", third.name)
+    end)
+
     it("dump_cluster_state: for Python's tools", function()
       local dir <close> = support.tmpdir()
       local x = client:submit("operator.add", 8, 3)
