@@ -54,18 +54,22 @@ local function expectations(snippet)
 end
 
 local function run(path, snippet, environment)
-  local expected = expectations(snippet)
-  local met = {}
+  local expected, met, wrong = expectations(snippet), {}, {}
   function environment.print(...)
     local number = debug.getinfo(2, "l").currentline
     local printed = {}
     for i = 1, select("#", ...) do printed[i] = tostring((select(i, ...))) end
     local text = words(table.concat(printed, " "))
-    if expected[number] then assert.equal(expected[number], text, ("%s:%d"):format(path, number)) end
+    if expected[number] and expected[number] ~= text then -- not raised here, in the middle of a host's loop
+      wrong[#wrong + 1] = ("%s:%d says %q, but it is %q"):format(path, number, expected[number], text)
+    end
     met[number] = true
   end
   compile(path, snippet, environment)()
-  for number in pairs(expected) do assert.is_true(met[number], ("%s:%d printed nothing"):format(path, number)) end
+  for number in pairs(expected) do
+    if not met[number] then wrong[#wrong + 1] = ("%s:%d printed nothing"):format(path, number) end
+  end
+  assert.same({}, wrong)
 end
 
 describe("docs", function()
@@ -88,6 +92,7 @@ describe("docs", function()
   local function with_stand_ins(text)
     local stand_ins = {
       ['"tcp://127.0.0.1:8786"'] = ("%q"):format(cluster.address),
+      ["saturn.client()"] = ("saturn.client(%q)"):format(cluster.address),
       ['"https://app.community.saturnenterprise.io"'] = ("%q"):format(server.base_url),
       ['"token.json"'] = ("%q"):format(files.path .. "/token.json"),
       ["n_workers = 4"] = "n_workers = 1", ["nthreads = 32"] = "nthreads = 1",
