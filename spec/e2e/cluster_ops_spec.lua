@@ -247,7 +247,7 @@ class Marker(NannyPlugin):
       support.write_all(path, "def f():\n    return 'by name'\n")
       local class = "distributed.diagnostics.plugin.UploadFile"
       local name = client:register_plugin(class, { on = "worker", args = { path } })
-      assert.equal("by name", client:submit("saturn_by_name.f"):result(PATIENCE))
+      for _, value in pairs(client:run("saturn_by_name.f")) do assert.equal("by name", value) end
       client:unregister_plugin(name)
       misuse("cluster_ops_spec.lua:%d+: say what it is a plugin of", function()
         client:register_plugin(class)
@@ -309,6 +309,11 @@ def variables():
     end)
 
     it("test_rebalance: 100 and 0 become 50 and 50", function()
+      -- What earlier tests left in memory would count.
+      assert.is_truthy(support.eventually(function()
+        collectgarbage()
+        return next(client:who_has()) == nil
+      end, 10))
       local at, numbers = addresses(), {}
       for i = 1, 100 do numbers[i] = i end
       local futures = client:with({ workers = "w0" }):map("operator.neg", numbers)
