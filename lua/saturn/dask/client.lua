@@ -120,16 +120,18 @@ end
 -- none is told at once.
 local function connect(self, options)
   local deadline = loop.now() + self.request_timeout
-  local pause = FIRST_RETRY
+  local pause, refused = FIRST_RETRY, nil
   self.scheduler = server.new(options)
   self.scheduler.recover = recovery(self)
   while true do
     local ok, err = pcall(attempt, self, options, deadline)
     if ok then return end
     local left = deadline - loop.now()
-    if not errors.is_error(err) or err.kind ~= "connect" or left <= 0 then
+    local kind = errors.is_error(err) and err.kind
+    if kind == "connect" then refused = err end
+    if kind ~= "connect" or left <= 0 then
       self.scheduler:close()
-      error(err, 0)
+      error(kind == "timeout" and refused or err, 0) -- why it was tried so long says more than that time is up
     end
     loop.sleep(math.min(left, pause * (0.5 + math.random())))
     pause = math.min(pause * 2, LONGEST_RETRY)

@@ -2,6 +2,7 @@
 
 local core = require "saturn.core"
 local errors = require "saturn.error"
+local py = require "saturn.py"
 
 local M = {}
 
@@ -21,17 +22,21 @@ end
 local UNNAMED = { builtins = true, __saturn__ = true, ["?"] = true }
 
 local function short_name(exception)
-  local module = exception.module
+  local module = type(exception.module) == "string" and exception.module
   return module and not UNNAMED[module] and module .. "." .. exception.name or exception.name
 end
 
+-- What str() gives for the exception: its one argument, or all of them as a tuple. A KeyError quotes its one.
 local function message_of(exception)
-  local args = exception.args or {}
-  if #args == 0 then return exception.name end
-  local text = {}
-  for i, value in ipairs(args) do text[i] = tostring(value) end
-  local first = #args == 1 and text[1] or "(" .. table.concat(text, ", ") .. ")"
-  return ("%s: %s"):format(exception.name, first)
+  local args = exception.args
+  if type(args) ~= "table" or #args == 0 then return exception.name end
+  local text
+  if #args > 1 then
+    text = py.repr(py.tuple(table.move(args, 1, #args, 1, {})))
+  else
+    text = exception.name == "KeyError" and py.repr(args[1]) or tostring(args[1])
+  end
+  return ("%s: %s"):format(exception.name, text)
 end
 
 local SOURCE = "<saturn>"
@@ -45,21 +50,33 @@ local function first_frame(traceback)
   return 1
 end
 
+local function frames_of(traceback)
+  if type(traceback) ~= "table" then return {} end
+  local frames = {}
+  for _, frame in ipairs(traceback) do
+    if type(frame) == "table" then frames[#frames + 1] = frame end
+  end
+  return frames
+end
+
 local function format_traceback(traceback)
-  if type(traceback) ~= "table" then return nil end
-  local lines = {}
-  for i = first_frame(traceback), #traceback do
-    local frame = traceback[i]
-    lines[#lines + 1] = ('  File "%s", line %d, in %s'):format(frame.file or "?", frame.line or 0, frame.name or "?")
+  local frames, lines = frames_of(traceback), {}
+  for i = first_frame(frames), #frames do
+    local frame = frames[i]
+    lines[#lines + 1] = ('  File "%s", line %s, in %s'):format(frame.file or "?", frame.line or "?", frame.name or "?")
   end
   return #lines > 0 and table.concat(lines, "\n") or nil
 end
 
-local function build(exception, traceback, key)
-  if type(exception) ~= "table" or not exception.name then
+-- Causes of causes: a chain is as long as the program makes it.
+local LONGEST_CHAIN = 50
+
+local function build(exception, traceback, key, depth)
+  if type(exception) ~= "table" or type(exception.name) ~= "string" then
     return errors.new("task", "the task failed with an exception that cannot be read", { key = key })
   end
-  local cause = exception.cause and build(exception.cause, exception.cause.traceback, key)
+  local cause = type(exception.cause) == "table" and depth < LONGEST_CHAIN
+    and build(exception.cause, exception.cause.traceback, key, depth + 1) or nil
   return errors.new("task", message_of(exception), {
     key = key,
     type = short_name(exception),
@@ -73,13 +90,13 @@ end
 ---@return saturn.Error
 function M.of_future(future)
   local exception, traceback = future:failure()
-  return build(load(exception), load(traceback), future.key)
+  return build(load(exception), load(traceback), future.key, 1)
 end
 
 --- The error object of an exception and a traceback as a reply carries them.
 ---@return saturn.Error
 function M.of_reply(exception, traceback, key)
-  return build(load(exception), load(traceback), key)
+  return build(load(exception), load(traceback), key, 1)
 end
 
 return M

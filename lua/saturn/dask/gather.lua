@@ -18,6 +18,7 @@ end
 -- ---- fetching ---------------------------------------------------------------------------------------------------
 
 local function value_of(serialized)
+  if type(serialized) ~= "userdata" then return serialized end -- a scheduler may send what is plain as it is
   local value, kind, message = serialized:value()
   if value == nil and kind then errors.raise(kind, message) end
   return value
@@ -29,12 +30,13 @@ local function id_of(key)
 end
 
 local function store(values, data)
+  if type(data) ~= "table" then return end
   for key, serialized in pairs(data) do values[id_of(key)] = serialized end
 end
 
 local function through_scheduler(client, keys, values, timeout)
   local reply = client.scheduler:call("gather", { keys = keys }, timeout)
-  if reply.status == "OK" then store(values, reply.data) end
+  if type(reply) == "table" and reply.status == "OK" then store(values, reply.data) end
 end
 
 local function worker_of(client, address)

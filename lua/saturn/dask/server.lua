@@ -28,10 +28,11 @@ end
 
 -- A handler that raised answers with its exception as text; Python's own words say best what was wrong.
 local function raise_remote(op, reply)
-  local text = reply.exception_text or reply.text or "the request failed"
+  local text = reply.exception_text or reply.text
+  if type(text) ~= "string" then text = "the request failed" end
   local name, rest = text:match("^([%w_.]+)%((.*)%)$")
   local message = rest and rest:match("^'(.*)'$") or rest and rest:match('^"(.*)"$') or rest
-  local traceback = reply.traceback_text
+  local traceback = type(reply.traceback_text) == "string" and reply.traceback_text or nil
   local kind = name == "TimeoutError" and "timeout" or "task"
   errors.raise(kind, ("%s: %s"):format(op, message and message ~= "" and name .. ": " .. message or text),
     { type = name, traceback = traceback })
