@@ -369,8 +369,8 @@ local function check_lists(lists, count)
   for i = 1, count do
     local list = lists[i]
     if type(list) == "function" then
-      errors.misuse(3, "map needs lists, but argument %d is a function: collect what an iterator gives in a table first",
-        i + 1)
+      errors.misuse(3, "map needs lists, but argument %d is a function: collect what an iterator gives in a table "
+        .. "first", i + 1)
     end
     if type(list) ~= "table" then errors.misuse(3, "map needs lists, but argument %d is a %s", i + 1, type(list)) end
     length = math.min(length or #list, #list)
