@@ -328,6 +328,22 @@ static sat_status read_ndarray(sat_slice sub_header, ndarray *array, sat_error *
     return sat_fail(err, SAT_PROTOCOL, "the header of an array is damaged");
 }
 
+/* A dtype that NumPy has no short name for comes as a pickle of its own. */
+static sat_status push_structured(reader *in, const ndarray *array, sat_slice bytes)
+{
+    lua_State *L = in->L;
+    int top = lua_gettop(L);
+    sat_status status = satL_unpickle(L, array->dtype_pickle, NULL, 0, in->limits, in->err);
+    if (status != SAT_OK) return status;
+    if (satL_py_type(L, top + 1) != PY_DTYPE || lua_getfield(L, top + 1, "value") != LUA_TSTRING)
+        status = sat_fail(in->err, SAT_VALUE, "an array of this dtype cannot be read: convert it on the worker");
+    else
+        status = satL_array_push(L, lua_tostring(L, -1), array->ndim, array->shape, array->strides, bytes, in->err);
+    if (status == SAT_OK) lua_replace(L, top + 1);
+    lua_settop(L, status == SAT_OK ? top + 1 : top);
+    return status;
+}
+
 static sat_status push_ndarray(reader *in, const sat_header *header, const sat_slice *frames, size_t count)
 {
     ndarray array;
@@ -335,8 +351,7 @@ static sat_status push_ndarray(reader *in, const sat_header *header, const sat_s
     if (status != SAT_OK) return status;
     if (array.pickled) return satL_unpickle(in->L, frames[0], frames + 1, count - 1, in->limits, in->err);
     if (count != 1) return sat_fail(in->err, SAT_PROTOCOL, "an array came in %zu frames instead of one", count);
-    if (array.custom_dtype)
-        return sat_fail(in->err, SAT_VALUE, "arrays of this dtype cannot be read");
+    if (array.custom_dtype) return push_structured(in, &array, frames[0]);
     return satL_array_push(in->L, array.dtype, array.ndim, array.shape, array.strides, frames[0], in->err);
 }
 
