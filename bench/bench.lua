@@ -88,7 +88,8 @@ local function main()
   for _, case in ipairs(CASES) do
     if (not only or only == case.name) and not (case.skip and case.skip(VERSION)) then
       local cluster = case.cluster and dask.start { version = VERSION, workers = case.cluster, nthreads = 1 }
-      local ok, result = pcall(run_case, case, { cluster and cluster.address or "-", table.unpack(case.arguments or {}) })
+      local arguments = { cluster and cluster.address or "-", table.unpack(case.arguments or {}) }
+      local ok, result = pcall(run_case, case, arguments)
       if cluster then cluster:stop() end
       if not ok then error(result, 0) end
       for _, row in ipairs(rows_of(case, result)) do

@@ -18,7 +18,8 @@ local function scatter(title, mode, aim)
   return {
     name = "scatter_" .. mode, script = "scatter", arguments = { mode }, cluster = 1, runs = 3,
     rows = {
-      { name = "rate", title = "scatter 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true, aim = aim },
+      { name = "rate", title = "scatter 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true,
+        aim = aim },
     },
   }
 end

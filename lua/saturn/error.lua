@@ -167,8 +167,8 @@ function M.options(options, known, level)
   for name, value in pairs(options) do
     local kinds = known[name]
     if not kinds then
-      error(("unknown option '%s': did you mean '%s'?"):format(tostring(name), tostring(closest(tostring(name), known))),
-        level)
+      local like = closest(tostring(name), known)
+      error(("unknown option '%s': did you mean '%s'?"):format(tostring(name), tostring(like)), level)
     end
     if not matches(value, kinds) then
       error(("option '%s' must be %s, not %s"):format(name, kinds:gsub("|", " or "), type(value)), level)

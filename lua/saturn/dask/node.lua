@@ -29,12 +29,12 @@ local resolved = setmetatable({}, { __mode = "v" })
 function M.callable(fn, level)
   if resolved[fn] then return resolved[fn] end
   if type(fn) == "function" then
-    errors.misuse(level + 1, "a Lua function cannot run on a Dask worker: name a Python function (\"package.module.name\") "
+    errors.misuse(level + 1, "a Lua function cannot run on a Dask worker: name a Python function (\"package.mod.name\") "
       .. "or give Python source with saturn.py.fn[[...]]")
   end
   local ref = py.callable(fn)
   if not ref then
-    errors.misuse(level + 1, "expected a Python function: its name as a string, saturn.py.ref(...) or saturn.py.fn[[...]]; "
+    errors.misuse(level + 1, "expected a Python function: its name as a string, saturn.py.ref or saturn.py.fn[[...]]; "
       .. "got %s", type(fn) == "table" and tostring(fn) or type(fn))
   end
   local callable = {

@@ -7,7 +7,7 @@ local loop = require "saturn.loop"
 
 ---@class saturn.Server
 ---@field address string
----@field recover (fun(op: string, err: any, timeout: number?, tries: integer): boolean)? whether a call that failed is to
+---@field recover (fun(op: string, err: any, timeout: number?, tries: integer): boolean)? if a call that failed is to
 --- be made again
 local Server = {}
 Server.__index = Server
