@@ -443,7 +443,7 @@ local FIRST_LOOK, LONGEST_LOOK = 0.02, 1
 ---@param timeout number?
 ---@return integer workers
 function Client:wait_for_workers(n, timeout)
-  if math.type(n) ~= "integer" or n < 1 then errors.misuse(2, "wait_for_workers needs a number of workers, from 1 on") end
+  if math.type(n) ~= "integer" or n < 1 then errors.misuse(2, "wait_for_workers needs a number of workers") end
   local deadline = timeout and loop.now() + timeout
   local pause = FIRST_LOOK
   while true do

@@ -60,7 +60,7 @@ function M.client(target, options)
     end
     if type(target.scheduler_address) == "string" then return client.new(target.scheduler_address, options) end
   end
-  errors.misuse(2, "saturn.client needs a cluster, an address like 'tcp://host:8786', {scheduler_file=path} or nothing; "
+  errors.misuse(2, "saturn.client needs a cluster, an address like 'tcp://host:8786', {scheduler_file=path} or nil; "
     .. "got %s", type(target))
 end
 

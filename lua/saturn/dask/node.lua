@@ -29,7 +29,7 @@ local resolved = setmetatable({}, { __mode = "v" })
 function M.callable(fn, level)
   if resolved[fn] then return resolved[fn] end
   if type(fn) == "function" then
-    errors.misuse(level + 1, "a Lua function cannot run on a Dask worker: name a Python function (\"package.mod.name\") "
+    errors.misuse(level + 1, "a Lua function cannot run on a Dask worker: name a Python function (\"module.name\") "
       .. "or give Python source with saturn.py.fn[[...]]")
   end
   local ref = py.callable(fn)
