@@ -152,6 +152,10 @@ $(BUILD)/bin/lua: spec/support/lua.c $(BUILD)/flags
 # Lua files and the files the embedded service is made of, with their directories.
 installed := $(patsubst lua/%,%,$(sort $(shell find lua -name '*.lua' -o -name '*.py' 2>/dev/null)))
 
+# The command finds the module wherever that is installed.
+found = package.path, package.cpath = "$(LUADIR)/?.lua;$(LUADIR)/?/init.lua;" .. package.path, \
+  "$(LIBDIR)/?.so;" .. package.cpath
+
 .PHONY: install uninstall
 install: all
 	@$(INSTALL) -d $(DESTDIR)$(LIBDIR)/saturn $(DESTDIR)$(LUADIR)
@@ -160,7 +164,8 @@ install: all
 	  $(INSTALL) -d $(DESTDIR)$(LUADIR)/$$(dirname $$f); \
 	  $(INSTALL) -m 644 lua/$$f $(DESTDIR)$(LUADIR)/$$f; done
 	@if [ -f bin/saturn ]; then \
-	  $(INSTALL) -d $(DESTDIR)$(BINDIR) && $(INSTALL) -m 755 bin/saturn $(DESTDIR)$(BINDIR)/saturn; fi
+	  $(INSTALL) -d $(DESTDIR)$(BINDIR) && $(INSTALL) -m 755 bin/saturn $(DESTDIR)$(BINDIR)/saturn && \
+	  { head -n 1 bin/saturn; echo '$(found)'; tail -n +2 bin/saturn; } >$(DESTDIR)$(BINDIR)/saturn; fi
 	@echo "installed in $(DESTDIR)$(LUADIR) and $(DESTDIR)$(LIBDIR)"
 	@$(LUA) -e 'require "cjson" require "argparse"' 2>/dev/null || \
 	  echo "note: saturn needs the Lua modules cjson and argparse (rocks lua-cjson and argparse, or packages lua-cjson and lua-argparse)"

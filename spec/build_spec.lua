@@ -47,6 +47,8 @@ describe("the build", function()
     for _, file in ipairs { "saturn/init.lua", "saturn/safe.lua", "saturn/local/service.py" } do
       assert.is_true(support.exists(tree .. "/share/lua/5.4/" .. file), file .. " is not installed")
     end
+    local _, _, said = support.shell(("cd / && %s/bin/saturn local --python /nonexistent"):format(quote(tree)), true)
+    assert.truthy(said:find "needs a Python with Dask", said) -- so it found the module
     make(dir.path, "make uninstall PREFIX=" .. quote(tree))
     assert.is_false(support.exists(tree .. "/lib/lua/5.4/saturn/core.so"))
   end)
