@@ -211,17 +211,16 @@ def order(name):
       return { table.unpack(list) }
     end
 
+    local ready = py.fn "lambda dask_worker: sum(t.state == 'ready' for t in dask_worker.state.tasks.values())"
+
     -- All are submitted while the worker is held back, so that their order is the scheduler's choice.
     local function held(submit)
       local fn, open = gate()
-      local blocker = client:with({ workers = "w0" }):submit(fn)
+      local worker = client:with { workers = "w0" }
+      local blocker = worker:submit(fn)
       running(blocker)
       local futures = submit()
-      settles(function()
-        local known = 0
-        for _, keys in pairs(client:processing("w0")) do known = known + #keys end
-        return known >= 1 + #futures
-      end)
+      settles(function() return worker:run(ready)[at.w0] == #futures end)
       open()
       saturn.wait(futures, { timeout = PATIENCE })
       for _, future in ipairs(futures) do assert.equal("finished", future.status) end
