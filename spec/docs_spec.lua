@@ -97,6 +97,7 @@ describe("docs", function()
       ['"token.json"'] = ("%q"):format(files.path .. "/token.json"),
       ["n_workers = 4"] = "n_workers = 1", ["nthreads = 32"] = "nthreads = 1",
       ["wait_for_workers(4"] = "wait_for_workers(1",
+      ['"time.sleep", 60'] = '"time.sleep", 1', -- nothing stops a thread of a worker
       [":scale(8)"] = ":scale(2)", [":adapt(1, 10)"] = ":adapt(1, 2)",
     }
     for from, to in pairs(stand_ins) do
