@@ -1,6 +1,9 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/crypto.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* Where a send cannot ask for it, libcurl has set the socket to raise no SIGPIPE. */
 #if defined(MSG_NOSIGNAL)
@@ -15,6 +19,9 @@
 #else
 #define NO_SIGNAL 0
 #endif
+
+/* A peer that is gone without a word is noticed after half a minute, as Dask's own servers do. */
+enum { KEEP_IDLE = 10, KEEP_INTERVAL = 5, KEEP_COUNT = 4, UNSENT_MILLISECONDS = 30000 };
 
 struct sat_stream {
     sat_transfer transfer;
@@ -24,6 +31,7 @@ struct sat_stream {
     void *arg;
     struct curl_slist *resolve;
     bool tls;
+    curl_socket_t socket; /* closed here; CURL_SOCKET_BAD until connected */
     curl_socket_t plain; /* read and written directly: libcurl would hand on small pieces; CURL_SOCKET_BAD with TLS or a proxy */
     bool heard; /* the peer has sent something; told of TLS only */
     sat_status state;
@@ -161,6 +169,7 @@ static void connected(sat_transfer *transfer, CURLcode code)
                socket == CURL_SOCKET_BAD) {
         stream->state = sat_fail(&stream->failure, SAT_CONNECT, "%s: the connection was lost at once", stream->name);
     } else {
+        stream->socket = socket;
         if (stream->plain != CURL_SOCKET_BAD) stream->plain = socket;
         stream->watch = sat_watch_new(stream->reactor, socket, SAT_READ, watch_ready, stream, &stream->failure);
         stream->state = stream->watch ? SAT_OK : stream->failure.status;
@@ -211,6 +220,44 @@ static CURLcode set_url(sat_stream *stream, const sat_endpoint *endpoint)
     return curl_easy_setopt(stream->transfer.easy, CURLOPT_URL, url);
 }
 
+/* libcurl closes what it takes for an idle connection that died, and a stream is one to it. The number must not go to
+ * another connection while it is watched here. */
+static int close_socket(void *arg, curl_socket_t socket)
+{
+    const sat_stream *stream = arg;
+    return socket == stream->socket ? 0 : close(socket);
+}
+
+/* Best effort: a socket without these works. */
+static int tune_socket(void *arg, curl_socket_t socket, curlsocktype purpose)
+{
+    int count = KEEP_COUNT, unsent = UNSENT_MILLISECONDS;
+    (void)arg;
+    (void)purpose;
+    (void)fcntl(socket, F_SETFD, FD_CLOEXEC); /* a child process would keep the connection open */
+#ifdef TCP_KEEPCNT
+    (void)setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+#endif
+#ifdef TCP_USER_TIMEOUT
+    (void)setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &unsent, sizeof unsent);
+#endif
+    (void)count;
+    (void)unsent;
+    return CURL_SOCKOPT_OK;
+}
+
+static CURLcode set_socket(sat_stream *stream)
+{
+    CURL *easy = stream->transfer.easy;
+    CURLcode code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    if (!code) code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, (long)KEEP_IDLE);
+    if (!code) code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, (long)KEEP_INTERVAL);
+    if (!code) code = curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, tune_socket);
+    if (!code) code = curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    if (!code) code = curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, stream);
+    return code;
+}
+
 static CURLcode set_options(sat_stream *stream, const sat_endpoint *endpoint)
 {
     CURL *easy = stream->transfer.easy;
@@ -218,9 +265,7 @@ static CURLcode set_options(sat_stream *stream, const sat_endpoint *endpoint)
     CURLcode code = set_url(stream, endpoint);
     if (!code) code = curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
     if (!code) code = curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    if (!code) code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    if (!code) code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 10L);
-    if (!code) code = curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 5L);
+    if (!code) code = set_socket(stream);
     if (!code) code = curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     if (!code) code = curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, timeout > 0 ? timeout : 30000L);
     /* a Dask comm is no HTTP: only a proxy that was asked for, and then as a tunnel */
@@ -244,6 +289,7 @@ sat_stream *sat_stream_open(sat_reactor *reactor, const sat_endpoint *endpoint, 
     stream->ready = ready;
     stream->arg = arg;
     stream->tls = endpoint->tls;
+    stream->socket = CURL_SOCKET_BAD;
     stream->plain = endpoint->tls || endpoint->proxy ? CURL_SOCKET_BAD : 0; /* known once connected */
     stream->state = SAT_AGAIN;
     stream->transfer.done = connected;
@@ -272,6 +318,7 @@ void sat_stream_free(sat_stream *stream)
         curl_easy_cleanup(stream->transfer.easy);
         sat_sigpipe_end(&guard);
     }
+    if (stream->socket != CURL_SOCKET_BAD) close(stream->socket);
     curl_slist_free_all(stream->resolve);
     sat_reactor_release(stream->reactor);
     free(stream);
