@@ -437,11 +437,15 @@ end
 
 local NOT_YET = { connect = true, tls = true, closed = true, timeout = true }
 
+-- A cluster that ends when it is collected must not end under a client that is in use.
 local function connect_client(self, options)
-  return require("saturn.dask.client").new(self.scheduler_address, client_options(self, options))
+  local client = require("saturn.dask.client").new(self.scheduler_address, client_options(self, options))
+  client.cluster = self
+  return client
 end
 
---- A client of the cluster's scheduler. Without `tls` in the options a key is made and the service signs it.
+--- A client of the cluster's scheduler, which keeps the cluster from being collected. Without `tls` in the options a
+--- key is made and the service signs it.
 ---@param options table? as for saturn.client
 ---@return table client
 function Cluster:client(options)
