@@ -115,22 +115,23 @@ void sat_pickle_msgpack(sat_pickler *pickle, sat_slice value)
 
 /* ---- tasks -------------------------------------------------------------------------------------- */
 
+/* List and Tuple are given one list or tuple, not their items: of a single argument that is itself a list or tuple
+ * they take the items. */
 void sat_graph_wrap_begin(sat_pickler *pickle, char kind)
 {
     const char *name = kind == 'l' ? "List" : kind == 't' ? "Tuple" : kind == 's' ? "Set" : "Dict";
     sat_pickle_global(pickle, "dask._task_spec", name);
     if (kind == 'd') sat_pickle_empty_dict(pickle);
+    if (kind == 'l') sat_pickle_empty_list(pickle);
     sat_pickle_mark(pickle);
 }
 
 void sat_graph_wrap_end(sat_pickler *pickle, char kind)
 {
-    if (kind == 'd') {
-        sat_pickle_setitems(pickle);
-        sat_pickle_tuple(pickle, 1);
-    } else {
-        sat_pickle_tuple_mark(pickle);
-    }
+    if (kind == 'd') sat_pickle_setitems(pickle);
+    if (kind == 'l') sat_pickle_appends(pickle);
+    if (kind == 's' || kind == 't') sat_pickle_tuple_mark(pickle);
+    if (kind != 's') sat_pickle_tuple(pickle, 1);
     sat_pickle_reduce(pickle);
 }
 

@@ -142,8 +142,8 @@ static void test_d1(void)
 #define SPEC "dask._task_spec."
 #define TASKS                                                                                                            \
     "{'k1': " SPEC "Task('k1', operator.add, 1, 2), "                                                                    \
-    "'k2': functools.partial(" SPEC "Task).build((" SPEC "Task, ('k2', builtins.sum, " SPEC "List(" SPEC                 \
-    "TaskRef('k1'), 5)), {'start': " SPEC "TaskRef('k1')}, None))()}"
+    "'k2': functools.partial(" SPEC "Task).build((" SPEC "Task, ('k2', builtins.sum, " SPEC "List([" SPEC                \
+    "TaskRef('k1'), 5])), {'start': " SPEC "TaskRef('k1')}, None))()}"
 
 static void test_d1b(void)
 {
