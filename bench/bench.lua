@@ -73,11 +73,13 @@ local function rows_of(case, samples)
   local rows = {}
   for _, metric in ipairs(case.rows) do
     local ours, theirs = samples.saturn[metric.name], samples.python[metric.name]
-    local a, b = median(ours), median(theirs)
-    rows[#rows + 1] = {
-      title = metric.title, unit = metric.unit, scale = metric.scale or 1, saturn = a, python = b,
-      ratio = metric.more_is_better and a / b or b / a, aim = metric.aim,
-    }
+    if ours then
+      local a, b = median(ours), theirs and median(theirs)
+      rows[#rows + 1] = {
+        title = metric.title, unit = metric.unit, scale = metric.scale or 1, saturn = a, python = b,
+        ratio = b and (metric.more_is_better and a / b or b / a), aim = metric.aim,
+      }
+    end
   end
   return rows
 end

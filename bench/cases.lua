@@ -4,12 +4,13 @@ local MS, US, MIB = 1e3, 1e6, 1 / 1048576
 local MB = 1e-6
 
 -- 200 MB of random numbers, from the scheduler, from one worker, or from four at once
-local function gather(title, mode, aim, rows)
+local function gather(title, mode, aim, ...)
   return {
-    name = "gather_" .. mode, script = "gather", arguments = { mode }, cluster = mode == "four" and 4 or 1, runs = 3,
+    name = "gather_" .. mode, script = "gather", arguments = { mode, os.getenv("RAW_GATHER") }, runs = 3,
+    cluster = mode == "four" and 4 or 1,
     rows = {
       { name = "rate", title = "gather 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true, aim = aim },
-      rows,
+      ...,
     },
   }
 end
@@ -66,6 +67,8 @@ return {
   gather("through the scheduler", "scheduler", 1),
   gather("from a worker", "direct", 1, {
     name = "memory", title = "gather 200 MB from a worker: peak memory", unit = "MiB", scale = MIB,
+  }, {
+    name = "share", title = "gather 200 MB from a worker: share of plain C's rate", unit = "",
   }),
   gather("from four workers", "four", 1),
   scatter("through the scheduler", "scheduler", 1),

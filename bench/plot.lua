@@ -25,9 +25,17 @@ local function axis(out, most, height)
   end
 end
 
+local function with_ratio(all)
+  local rows = {}
+  for _, row in ipairs(all) do
+    if row.ratio then rows[#rows + 1] = row end
+  end
+  return rows
+end
+
 --- Writes an SVG.
-function M.write(path, version, rows)
-  local most = 2
+function M.write(path, version, all)
+  local most, rows = 2, with_ratio(all)
   for _, row in ipairs(rows) do
     while row.ratio > most do most = most * 2 end
   end

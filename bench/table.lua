@@ -12,6 +12,7 @@ M.figure = figure
 
 --- One row for a terminal.
 function M.line(row)
+  if not row.python then return ("%-48s saturn %9s %s"):format(row.title, figure(row.saturn * row.scale), row.unit) end
   local ours, theirs = figure(row.saturn * row.scale), figure(row.python * row.scale)
   return ("%-48s saturn %9s %-5s python %9s %-5s  %6s ×%s"):format(row.title, ours, row.unit, theirs, row.unit,
     figure(row.ratio), row.aim and "  (aim " .. row.aim .. ")" or "")
@@ -23,8 +24,9 @@ function M.write(path, version, rows)
   file:write(("| distributed %s | saturn | Python's client | better by |\n"):format(version))
   file:write("| --- | ---: | ---: | ---: |\n")
   for _, row in ipairs(rows) do
-    file:write(("| %s | %s %s | %s %s | %s × |\n"):format(row.title, figure(row.saturn * row.scale), row.unit,
-      figure(row.python * row.scale), row.unit, figure(row.ratio)))
+    local theirs = row.python and figure(row.python * row.scale) .. " " .. row.unit or ""
+    file:write(("| %s | %s %s | %s | %s |\n"):format(row.title, figure(row.saturn * row.scale), row.unit, theirs,
+      row.ratio and figure(row.ratio) .. " ×" or ""))
   end
   file:close()
 end

@@ -20,4 +20,14 @@ for _ = 1, 3 do
   for _, array in ipairs(arrays) do array:close() end
 end
 print("rate " .. BYTES / best)
+
+-- The yardstick: the same bytes from the same worker into a plain C program.
+if arg[2] == "direct" and arg[3] then
+  local key = futures[1].key
+  local host, port = client:who_has(futures)[key][1]:match("^%a+://(.+):(%d+)$")
+  local pipe = assert(io.popen(("%s %s %s %s"):format(arg[3], host, port, key)))
+  local raw = tonumber(pipe:read("a"):match("rate (%d+)"))
+  pipe:close()
+  print("share " .. BYTES / best / raw)
+end
 client:close()
