@@ -382,9 +382,19 @@ static sat_status push_carray(reader *in, const sat_header *header, const sat_sl
     return satL_array_push(in->L, dtype, 1, &length, &stride, frames[0], in->err);
 }
 
+/* Boxes the value on top of the stack: {value = it}. */
+static void box_value(lua_State *L, satL_py type)
+{
+    lua_createtable(L, 0, 1);
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "value");
+    satL_py_set(L, type);
+}
+
 static sat_status push_dask(reader *in, const sat_header *header, const sat_slice *frames, size_t count)
 {
-    static const char *const texts[] = {"bytes", "bytearray", "memoryview"};
+    static const char *const texts[] = {"bytes", "memoryview"};
+    static const char *const arrays[] = {"numpy.ndarray", "numpy.memmap"};
     sat_slice type = header->type;
     if (type.len > 9 && memcmp(type.data, "builtins.", 9) == 0) type = (sat_slice){NULL, type.data + 9, type.len - 9};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -392,7 +402,13 @@ static sat_status push_dask(reader *in, const sat_header *header, const sat_slic
             push_joined(in->L, frames, count);
             return SAT_OK;
         }
-    if (sat_slice_is(type, "numpy.ndarray") && count > 0) return push_ndarray(in, header, frames, count);
+    if (sat_slice_is(type, "bytearray")) {
+        push_joined(in->L, frames, count);
+        box_value(in->L, PY_BYTEARRAY);
+        return SAT_OK;
+    }
+    for (size_t i = 0; count > 0 && i < sizeof arrays / sizeof *arrays; i++)
+        if (sat_slice_is(type, arrays[i])) return push_ndarray(in, header, frames, count);
     if (sat_slice_is(type, "array.array") && count > 0) return push_carray(in, header, frames, count);
     return sat_fail(in->err, SAT_VALUE, "a value of Python type '%.*s' cannot be read: convert it on the worker, for example "
                                         "to a list, a dict or a NumPy array", (int)(type.len < 100 ? type.len : 100),
@@ -427,6 +443,42 @@ static void or_null(lua_State *L)
     satL_push_null(L);
 }
 
+/* msgpack has no tuples: a list that is the key of a dict, or in one, was a tuple. */
+static void lists_to_tuples(lua_State *L, int idx)
+{
+    if (lua_type(L, idx) != LUA_TTABLE || satL_py_type(L, idx) != PY_NONE_) return;
+    for (lua_Integer i = 1; i <= (lua_Integer)lua_rawlen(L, idx); i++) {
+        lua_rawgeti(L, idx, i);
+        lists_to_tuples(L, lua_gettop(L));
+        lua_pop(L, 1);
+    }
+    lua_pushvalue(L, idx);
+    satL_py_set(L, PY_TUPLE);
+    lua_pop(L, 1);
+}
+
+/* The key of a dict's item. As in a pickle, what Lua's tables cannot have or would confuse is boxed; the dict is on
+ * top of the stack. */
+static sat_status push_key(reader *in, sat_slice text)
+{
+    lua_State *L = in->L;
+    sat_mp scan = sat_mp_over(text.data, text.len);
+    sat_mp_token token;
+    sat_status status = satL_push_msgpack(L, NULL, text, in->limits, 1, in->err);
+    if (status != SAT_OK) return status;
+    or_null(L);
+    lists_to_tuples(L, lua_gettop(L));
+    if (lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) != lua_tonumber(L, -1)) {
+        box_value(L, PY_FLOAT);
+    } else if (lua_type(L, -1) == LUA_TSTRING && sat_mp_next(&scan, &token, NULL) == SAT_OK) {
+        lua_pushvalue(L, -1);
+        bool taken = lua_rawget(L, -3) != LUA_TNIL;
+        lua_pop(L, 1);
+        if (taken) box_value(L, token.type == SAT_MP_BIN ? PY_BYTES : PY_STR);
+    }
+    return SAT_OK;
+}
+
 /* One item of a collection into the table on top of the stack. */
 static sat_status add_item(reader *in, sat_mp *headers, sat_mp *lengths, const sat_slice **frames, size_t *left,
                            bool dict, size_t index, uint64_t depth)
@@ -440,9 +492,8 @@ static sat_status add_item(reader *in, sat_mp *headers, sat_mp *lengths, const s
         return sat_fail(in->err, SAT_PROTOCOL, "a collection refers to frames that it does not have");
     size_t count = (size_t)token.as.integer;
     if (dict) {
-        status = satL_push_msgpack(in->L, NULL, item.key, in->limits, 1, in->err);
+        status = push_key(in, item.key);
         if (status != SAT_OK) return status;
-        or_null(in->L);
     }
     status = push_parts(in, &item, *frames, count, depth + 1);
     if (status != SAT_OK) {
@@ -540,6 +591,7 @@ static int serialized_value(lua_State *L)
 {
     sat_error err;
     serialized *value = luaL_checkudata(L, 1, SERIALIZED);
+    if (value->message == NULL) return luaL_error(L, "this value is closed");
     return push_serialized_value(L, value, &err) == SAT_OK ? 1 : satL_fail(L, &err);
 }
 
@@ -905,7 +957,7 @@ sat_status satL_read_endpoint(lua_State *L, int idx, sat_endpoint *endpoint, sat
 
 int satL_open_wire(lua_State *L)
 {
-    static const luaL_Reg serialized_methods[] = {{"value", serialized_value}, {NULL, NULL}};
+    static const luaL_Reg serialized_methods[] = {{"value", serialized_value}, {"close", serialized_gc}, {NULL, NULL}};
     static const luaL_Reg serialized_meta[] = {{"__gc", serialized_gc}, {NULL, NULL}};
     static const luaL_Reg outgoing_meta[] = {{"__gc", outgoing_gc}, {NULL, NULL}};
     static const luaL_Reg frames_meta[] = {{"__gc", frames_gc}, {NULL, NULL}};

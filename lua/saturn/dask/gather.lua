@@ -20,6 +20,7 @@ end
 local function value_of(serialized)
   if type(serialized) ~= "userdata" then return serialized end -- a scheduler may send what is plain as it is
   local value, kind, message = serialized:value()
+  serialized:close() -- the message's memory is the arrays' alone from here on
   if value == nil and kind then errors.raise(kind, message) end
   return value
 end
@@ -93,9 +94,9 @@ local function missing_of(futures, values)
   return missing
 end
 
-local function any_pending(futures)
-  for _, future in pairs(futures) do
-    if future.status == "pending" then return true end
+local function any_pending(futures, values)
+  for id, future in pairs(futures) do
+    if not values[id] and future.status == "pending" then return true end
   end
   return false
 end
@@ -108,17 +109,19 @@ local function fetch(client, futures, direct, timeout)
   local deadline = timeout and loop.now() + timeout
   local function left() return deadline and math.max(0, deadline - loop.now()) or nil end
   local values = {}
+  local function pending() return any_pending(futures, values) end
   for _ = 1, RETRIES do
+    loop.wait(function() return not pending() end, left(), "data that was lost and is computed again")
     local keys = missing_of(futures, values)
     if #keys == 0 then return values end
-    if direct then from_workers(client, keys, values, left()) end
-    keys = missing_of(futures, values)
+    if direct then
+      from_workers(client, keys, values, left())
+      keys = missing_of(futures, values)
+    end
     if #keys > 0 then through_scheduler(client, keys, values, left()) end
     keys = missing_of(futures, values)
-    if #keys == 0 then return values end
     for _, key in ipairs(keys) do client:send { op = "report-key", key = key } end
-    loop.poll(function() return any_pending(futures) end, math.min(left() or 0.2, 0.2))
-    loop.wait(function() return not any_pending(futures) end, left(), "data that was lost and is computed again")
+    if #keys > 0 then loop.poll(pending, math.min(left() or 0.2, 0.2)) end
   end
   errors.raise("lost", "the result cannot be had from the cluster: its workers come and go too fast")
 end
