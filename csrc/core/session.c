@@ -25,7 +25,7 @@ struct sat_session {
     sat_comm *comm; /* NULL: no connection */
     bool registered;
     bool closed; /* for good */
-    bool keeps;
+    bool keeps; /* goes on without a connection */
     char *keep; /* the name keys are held under, or NULL */
     sat_buf echo; /* keeps: the msgpack key that echoes ask for */
     uint64_t asked, echoed; /* echoes on this connection */
@@ -779,6 +779,7 @@ sat_status sat_session_connect(sat_session *session, sat_reactor *reactor, const
     if (session->closed) return sat_fail(err, SAT_CLOSED, "%s", session->failure.text);
     sat_session_drop(session, "a new connection is made");
     if (!session->keeps) unlist_all(session);
+    session->keeps = session->keep != NULL;
     session->heard = sat_now();
     session->comm = sat_comm_open(reactor, endpoint, limits, &handler, &session->failure);
     sat_status status = session->comm ? send_registration(session, id, &session->failure) : session->failure.status;
@@ -875,11 +876,8 @@ void sat_session_detach(sat_session *session)
 
 void sat_session_give_up(sat_session *session, const char *reason)
 {
-    if (!session->keeps) return;
-    if (session->comm) let_go(session);
-    sat_session_detach(session);
+    if (!session->keeps || session->comm) return;
     session->keeps = false;
-    if (session->comm) return;
     sat_session_forget_all(session, SAT_KEY_LOST, reason);
     forget_unsent(session);
 }

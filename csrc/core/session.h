@@ -63,7 +63,7 @@ void sat_session_close(sat_session *session, const char *reason);
 void sat_session_drop(sat_session *session, const char *reason);
 /* From now on what is held stays held, after the close as well: somebody else is to take it up. */
 void sat_session_detach(sat_session *session);
-/* Keeps no longer: what is held is let go, or (without a connection) all keys become SAT_KEY_LOST with `reason`. */
+/* Without a connection: none is hoped for any more, and all keys become SAT_KEY_LOST with `reason`. */
 void sat_session_give_up(sat_session *session, const char *reason);
 
 /* SAT_AGAIN until registered, SAT_OK, or why the connection ended. */
