@@ -60,7 +60,7 @@ end
 local function run_case(case, arguments)
   local samples = { saturn = {}, python = {} }
   local runs = case.runs or RUNS
-  for run = 0, runs do -- run 0 warms up
+  for run = case.long and 1 or 0, runs do -- run 0 warms up, which a long case does by itself
     for _, side in ipairs { "saturn", "python" } do
       local metrics = measure(command_of(side, case.script or case.name, arguments))
       if run > 0 then collect(samples[side], metrics) end

@@ -52,14 +52,14 @@ return {
     },
   },
   {
-    name = "map_gather", cluster = 2, runs = 3,
+    name = "map_gather", cluster = 2, runs = 1, long = true,
     rows = {
       { name = "task_cpu", title = "map and gather of 10,000: client CPU a task", unit = "µs", scale = US, aim = 15 },
       { name = "elapsed", title = "map and gather of 10,000: wall", unit = "s" },
     },
   },
   {
-    name = "submit_many", cluster = 2, runs = 3,
+    name = "submit_many", cluster = 2, runs = 1, long = true,
     rows = {
       { name = "task_cpu", title = "10,000 submits: client CPU a task", unit = "µs", scale = US, aim = 20 },
     },
