@@ -576,7 +576,43 @@ end
 
 -- ---- equality, order, iteration -------------------------------------------------------------------------------
 
-local function equal(a, b, depth)
+local equal
+
+-- The elements of object arrays are compared as values are; of all others as NumPy does it, the type included.
+local function equal_arrays(a, b, depth)
+  if not (core.array.is(a) and core.array.is(b)) then return a == b end
+  if a.dtype ~= b.dtype then return false end
+  if a.dtype ~= "|O" then return a:equal(b) end
+  return #a.shape == #b.shape and equal(a.shape, b.shape, depth + 1) and equal(a:totable(), b:totable(), depth + 1)
+end
+
+-- Python gives the items of a set in any order.
+local function equal_sets(a, b, depth)
+  if #a ~= #b then return false end
+  local plain, others = {}, {}
+  for _, item in ipairs(b) do
+    if type(item) == "table" then others[#others + 1] = item else plain[item] = true end
+  end
+  for _, item in ipairs(a) do
+    if not plain[item] then
+      local found
+      for i, other in ipairs(others) do
+        if equal(item, other, depth + 1) then found = i break end
+      end
+      if not found then return false end
+      table.remove(others, found)
+    end
+  end
+  return true
+end
+
+-- An offset may be given in seconds; a decoded one is a timedelta.
+local function equal_timezones(a, b, depth)
+  local function whole(offset) return type(offset) == "number" and py.timedelta { seconds = offset } or offset end
+  return equal(whole(a.offset), whole(b.offset), depth + 1) and equal(a.name, b.name, depth + 1)
+end
+
+function equal(a, b, depth)
   if rawequal(a, b) then return true end
   if type(a) ~= "table" or type(b) ~= "table" then
     if type(a) == "number" and type(b) == "number" then return a == b end
@@ -587,9 +623,12 @@ local function equal(a, b, depth)
     end
     if (ka == "str" or ka == "bytes") and type(b) == "string" then return ka == "str" and a.value == b end
     if (kb == "str" or kb == "bytes") and type(a) == "string" then return kb == "str" and a == b.value end
+    if type(a) == "userdata" and type(b) == "userdata" then return equal_arrays(a, b, depth) end
     return type(a) == type(b) and a == b
   end
   if getmetatable(a) ~= getmetatable(b) or depth > 200 then return false end
+  if kind(a) == "timezone" then return equal_timezones(a, b, depth) end
+  if kind(a) == "set" or kind(a) == "frozenset" then return equal_sets(a, b, depth) end
   if kind(a) == "float" then return a.value == b.value or (a.value ~= a.value and b.value ~= b.value) end
   local n = 0
   for key, value in next, a do
