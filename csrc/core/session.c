@@ -168,6 +168,11 @@ sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len,
     return key;
 }
 
+void sat_key_hold(sat_key *key)
+{
+    if (key->session && key->listed) queue_hold(key->session, key);
+}
+
 static void clear_error(sat_key *key)
 {
     if (key->error) {
@@ -1010,6 +1015,15 @@ sat_status sat_session_send(sat_session *session, const uint8_t *map, size_t len
     return SAT_OK;
 }
 
+/* Held they are already, unless somebody let the name go. */
+static void desire(sat_session *session, size_t count, const sat_buf *keys)
+{
+    static const char op[] = "client-desires-keys";
+    if (count == 0) return;
+    batch_keys(session, op, NULL, count, keys);
+    if (session->keep) batch_keys(session, op, session->keep, count, keys);
+}
+
 sat_status sat_session_desire(sat_session *session, sat_error *err)
 {
     sat_buf keys = SAT_BUF_INIT;
@@ -1020,11 +1034,11 @@ sat_status sat_session_desire(sat_session *session, sat_error *err)
             if (!desirable(key)) continue;
             sat_buf_append(&keys, key->name, key->len);
             if (++count < DESIRE_BATCH) continue;
-            batch_keys(session, "client-desires-keys", NULL, count, &keys);
+            desire(session, count, &keys);
             sat_buf_clear(&keys);
             count = 0;
         }
-    if (status == SAT_OK && count > 0) batch_keys(session, "client-desires-keys", NULL, count, &keys);
+    if (status == SAT_OK) desire(session, count, &keys);
     if (keys.failed || session->batch.head.failed) status = sat_fail_nomem(err);
     sat_buf_free(&keys);
     if (status == SAT_OK) sat_session_flush(session);

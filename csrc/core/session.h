@@ -78,9 +78,11 @@ void sat_session_forget_sent(sat_session *session);
 double sat_session_heard(const sat_session *session);
 
 /* One more reference to the key; NULL when out of memory. A key that is not known, or was cancelled or lost, begins
- * anew as pending, without those who hold the old one being told. hold: not if the key stands for no task. */
+ * anew as pending, without those who hold the old one being told. hold: not if the scheduler does not know it. */
 sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len, bool hold);
 void sat_key_release(sat_key *key);
+/* Holds a key that sat_session_want was not to hold: only now the scheduler knows it. */
+void sat_key_hold(sat_key *key);
 /* Sets the state to what this client has asked for. reason may be NULL. */
 void sat_key_mark(sat_key *key, sat_key_state state, const char *reason);
 sat_key *sat_session_find(sat_session *session, const uint8_t *name, size_t len); /* borrowed, or NULL */

@@ -207,6 +207,14 @@ static int future_mark(lua_State *L)
     return 0;
 }
 
+/* hold(): of a Future that was made before the scheduler knew its key */
+static int future_hold(lua_State *L)
+{
+    future_box *box = check_future(L, 1);
+    if (box->key) sat_key_hold(box->key);
+    return 0;
+}
+
 /* mine(session) → whether it belongs to this session (or its task is over for good) and was not released */
 static int future_mine(lua_State *L)
 {
@@ -505,7 +513,8 @@ static int session_state(lua_State *L)
     return 1;
 }
 
-/* session:future(key, client, mark): one more reference to the key. A mark stands for no task, and is not held. */
+/* session:future(key, client, mark): one more reference to the key. A mark is not held: the scheduler does not know
+ * the key (yet). */
 static int session_future(lua_State *L)
 {
     session_box *box = check_session(L);
@@ -727,7 +736,8 @@ static void make_future_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"release", future_release}, {"close", future_release}, {"id", future_id},
                                        {"watch", future_watch},     {"reason", future_reason}, {"failure", future_failure},
-                                       {"mine", future_mine},       {"mark", future_mark}, {NULL, NULL}};
+                                       {"mine", future_mine},       {"mark", future_mark},       {"hold", future_hold},
+                                       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", future_release},     {"__close", future_release},
                                     {"__tostring", future_tostring}, {"__eq", future_eq}, {NULL, NULL}};
     luaL_newmetatable(L, FUTURE);

@@ -165,7 +165,7 @@ local function deliver(job, direct)
   local missing = {}
   for _, key in ipairs(job.keys) do
     if not futures[key] then
-      futures[key] = client.session:future(key, client)
+      futures[key] = client.session:future(key, client, true)
       local there = futures[key].status == "finished" and not job.workers and not job.broadcast
       if not there then missing[#missing + 1] = key end
       again = again or sent[key] and futures[key].status == "pending"
@@ -182,6 +182,8 @@ local function deliver(job, direct)
     if again then client:settle(left(job)) end
     send(job, direct)
     loop.wait(function() return not any_pending(futures) end, left(job), "scatter")
+    for _, each in pairs(futures) do each:hold() end
+    client.session:flush()
   end)
   if not ok then
     release_all(futures)
