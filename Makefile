@@ -30,6 +30,7 @@ core_lib := $(BUILD)/libsaturn_core.a
 module := $(BUILD)/saturn/core.so
 tests := $(test_src:spec/core/%.c=$(BUILD)/spec/%)
 fuzzers := $(fuzz_src:spec/fuzz/%.c=build/fuzz/%)
+lua_fuzzers := $(filter build/fuzz/fuzz_lua_%,$(fuzzers))
 
 # ---- flags: of this project, of the platform, of the libraries ------------------------------------------------------
 
@@ -145,7 +146,7 @@ $(BUILD)/bin/lua: spec/support/lua.c $(BUILD)/flags
 	$(call quiet,CC,$<) $(CC) -std=c11 -g $(san) -rdynamic $(LUA_CFLAGS) -o $@ $< $(LUA_LIBS) -lm
 	@ln -sf lua $(@D)/lua5.4
 
--include $(core_obj:.o=.d) $(lua_obj:.o=.d) $(tests:=.d) $(wildcard build/fuzz/obj/*.d)
+-include $(core_obj:.o=.d) $(lua_obj:.o=.d) $(tests:=.d) $(wildcard build/fuzz/obj/*.d build/fuzz/obj/lua/*.d)
 
 # ---- install --------------------------------------------------------------------------------------------------------
 
@@ -203,9 +204,20 @@ build/fuzz/obj/%.o: csrc/core/%.c | ready
 	@mkdir -p $(@D)
 	$(call quiet,CC,$<) clang $(fuzz_flags) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
 
-build/fuzz/fuzz_%: spec/fuzz/fuzz_%.c $(core_src:csrc/core/%.c=build/fuzz/obj/%.o)
+$(filter-out $(lua_fuzzers),$(fuzzers)): build/fuzz/fuzz_%: spec/fuzz/fuzz_%.c $(core_src:csrc/core/%.c=build/fuzz/obj/%.o)
 	@mkdir -p $(@D)
 	$(call quiet,CC,$<) clang $(fuzz_flags) -fsanitize=fuzzer -o $@ $^ $(libs)
+
+# The targets of the Lua faces have those and an interpreter inside.
+build/fuzz/obj/lua/%.o: csrc/lua/%.c | ready
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) clang $(fuzz_flags) $(LUA_CFLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+$(lua_fuzzers): build/fuzz/fuzz_lua_%: spec/fuzz/fuzz_lua_%.c spec/fuzz/lua_state.h \
+  $(lua_src:csrc/lua/%.c=build/fuzz/obj/lua/%.o) \
+  $(core_src:csrc/core/%.c=build/fuzz/obj/%.o)
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<) clang $(fuzz_flags) $(LUA_CFLAGS) -fsanitize=fuzzer -o $@ $(filter-out %.h,$^) $(LUA_LIBS) $(libs)
 
 fuzz: $(fuzzers)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/run-fuzz $(fuzzers)
@@ -224,7 +236,7 @@ help:
 	@echo "make install    into PREFIX ($(PREFIX)); LUADIR, LIBDIR, BINDIR and DESTDIR are honoured"
 	@echo "make lint       luacheck, gcc and clang with -Werror, syntax of the scripts"
 	@echo "make bench      compare with Python's client on the same scheduler; DASK=release"
-	@echo "make fuzz       fuzz the decoders of the C core; FUZZ_SECONDS=n each"
+	@echo "make fuzz       fuzz the decoders; FUZZ_SECONDS=n each"
 	@echo "make deps       install the packages the build needs"
 	@echo "make clean      remove build/"
 	@echo "Variables: CC, CFLAGS, LDFLAGS, LUA, LUA_INCDIR, PREFIX, SANITIZE, V=1 to see the commands"
