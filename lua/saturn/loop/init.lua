@@ -165,10 +165,11 @@ local function wake_due_once(first)
   return any
 end
 
--- One coroutine may make the condition of another true, with no descriptor involved.
+-- One coroutine may make the condition of another true, with no descriptor involved. Returns whether any went on.
 local function wake_due()
-  local first = true
-  while wake_due_once(first) do first = false end
+  local any = wake_due_once(true)
+  if any then repeat until not wake_due_once(false) end
+  return any
 end
 
 -- An error of a callback is for whoever waits; the coroutines go on all the same.
@@ -183,6 +184,7 @@ end
 --- seconds (default 0).
 ---@param timeout number?
 function M.step(timeout)
+  if wake_due() then timeout = 0 end -- what the program did meanwhile may have been waited for
   round(now() + (timeout or 0))
 end
 
@@ -197,13 +199,15 @@ end
 
 local function wait_blocking(ready, deadline, many)
   local started = now()
-  while true do
-    local result = ready()
-    if result then return result end
+  local result = ready()
+  if not result and wake_due() then result = ready() end -- what the program did meanwhile may have been waited for
+  while not result do
     if deadline and now() >= deadline then return nil end
     rest(many, started)
     round(deadline)
+    result = ready()
   end
+  return result
 end
 
 local function wait_yielding(task, ready, deadline)
