@@ -19,8 +19,8 @@ local cluster <close> = conn:cluster{
 print("dashboard", cluster.dashboard_link)
 
 local client <close> = cluster:client()
-print("client", client)
 print("workers", client:wait_for_workers(2, 60))
+print("client", client)
 
 -- a function by name, then many at once, then a result that needs the others
 print("submit", client:submit("operator.add", 1, 2):result())

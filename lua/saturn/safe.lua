@@ -161,7 +161,8 @@ end
 -- ---- proxies ------------------------------------------------------------------------------------------------------
 
 local EVENTS = {}
-for event in ([[len concat unm add sub mul div mod pow idiv band bor bxor shl shr bnot lt le pairs close]]):gmatch "%a+" do
+for event in ([[add sub mul div mod pow unm idiv band bor bxor shl shr bnot concat len lt le pairs close]])
+  :gmatch "%a+" do
   EVENTS[#EVENTS + 1] = "__" .. event
 end
 

@@ -117,7 +117,9 @@ def wait(value=None):
       misuse("client_spec.lua:%d+: unknown option 'certificate'", function()
         saturn.client(cluster.address, { tls = { certificate = "x" } })
       end)
-      misuse("client_spec.lua:%d+: unknown option 'frames'", function() saturn.client(cluster.address, { limits = { frames = 1 } }) end)
+      misuse("client_spec.lua:%d+: unknown option 'frames'", function()
+        saturn.client(cluster.address, { limits = { frames = 1 } })
+      end)
     end)
 
     it("bad_address: says so at once", function()
@@ -298,7 +300,8 @@ def wait(value=None):
     end)
 
     it("sends what is said in a view of the client", function()
-      local view = client:with { key = "view-1", priority = 5, retries = 2, workers = "w1", allow_other_workers = false }
+      local view = client:with { key = "view-1", priority = 5, retries = 2, workers = "w1",
+        allow_other_workers = false }
       local x = view:submit("operator.add", 1, 2)
       assert.equal("view-1", x.key)
       assert.equal(3, x:result(PATIENCE))
@@ -931,6 +934,22 @@ def wait(value=None):
       collectgarbage()
       assert.truthy(settles(function() return #holders(key) == 0 end))
     end)
+  end)
+
+  it("saturn.safe: nil, err in place of errors, Futures as arguments at any depth", function()
+    local safe = require "saturn.safe"
+    assert.is_nil((safe.client("tcp://127.0.0.1:1", { timeout = 0.1 })))
+    local other <close> = assert(safe.client(cluster.address, { timeout = PATIENCE }))
+    local x = other:submit("operator.add", 1, 2)
+    local y = other:submit(py.fn "lambda *a, k=0: [*a, k]", x, { x, { n = x } }, py.kw { k = { x } })
+    assert.same({ 3, { 3, { n = 3 } }, { 3 } }, plain(y:result(PATIENCE)))
+    assert.same({ 1, 2, 3 }, plain(other:gather(other:map("abs", { -1, -2, x }))))
+    local value, err = other:submit("int", "x"):result(PATIENCE)
+    assert.is_nil(value)
+    assert.equal("ValueError", err.type)
+    local total = 0
+    for future in safe.as_completed(other:map("abs", { -1, -2 })) do total = total + future:result(PATIENCE) end
+    assert.equal(3, total)
   end)
 
   it("raises error objects that say their kind", function()
