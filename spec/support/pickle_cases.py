@@ -289,10 +289,13 @@ def plain(value):
 
 def same(x, y, seen):
     x = plain(x) if type(x) is bytes else x
+    if type(x) is array.array and type(y).__name__ == "ndarray":
+        # Dask sends one that it finds by itself as its bytes, which are an array on the Lua side.
+        return y.dtype.itemsize == x.itemsize and x.tolist() == y.tolist()
     if type(x) is not type(y):
         # The bytes of an object's own state come back as bytes, or nothing could be sent back unchanged.
         return isinstance(x, str) and isinstance(y, bytes) and x.encode() == y
-    if type(x) in (list, dict, set, collections.deque, collections.OrderedDict, Plain):
+    if seen is not None and type(x) in (list, dict, set, collections.deque, collections.OrderedDict, Plain):
         if id(x) in seen:
             return seen[id(x)] is y
         seen[id(x)] = y
@@ -395,6 +398,56 @@ def check(path, seed, count):
         print("there are more records than values")
         wrong += 1
     return wrong
+
+
+known = {}
+
+
+def nth(i, seed, count):
+    if (seed, count) not in known:
+        known[seed, count] = [value for value, _ in cases(seed, count)]
+    values = known[seed, count]
+    return values[i] if i < len(values) else None
+
+
+def holds_itself(value, above=()):
+    if id(value) in above:
+        return True
+    if not isinstance(value, (list, tuple, dict, collections.deque, Plain)):
+        return False
+    if isinstance(value, Plain):
+        value, above = vars(value), above + (id(value),)
+    items = value.values() if isinstance(value, dict) else value
+    return any(holds_itself(item, above + (id(value),)) for item in items)
+
+
+def as_dask_has_it(value):
+    """What Python's own client would get: Dask takes large containers apart, and what is shared between items is not.
+    None for what holds itself: Dask does not come to an end with it, not even in a scheduler that looks for keys."""
+    from distributed.protocol import deserialize, serialize, to_serialize
+    if holds_itself(value):
+        return None
+    value = deserialize(*serialize(to_serialize(value), on_error="raise"))
+    return bytes(value) if type(value) is memoryview else value
+
+
+def alone(i, seed, count):
+    """Value i of fixed and random ones; None beyond the last. For tasks."""
+    value = nth(i, seed, count)
+    return None if holds_itself(value) else value
+
+
+def whole(i, seed, count):
+    """The same inside an object, which Dask pickles as one."""
+    return Plain(v=nth(i, seed, count))
+
+
+def differs(i, back, seed, count, wrapped=False):
+    """"" when `back` is what `alone` or `whole` gave, else both in words."""
+    value = nth(i, seed, count) if wrapped else as_dask_has_it(nth(i, seed, count))
+    back = back.v if wrapped else back
+    # Schedulers that look for keys in arguments copy the containers of those, and nothing in them is shared then.
+    return "" if same(scalar(value), back, {} if wrapped else None) else "%.200r came back as %.200r" % (value, back)
 
 
 def main(arguments):
