@@ -112,6 +112,15 @@ function M.misuse(level, format, ...)
   error(format:format(...), (level or 2) + 1)
 end
 
+--- Checks a timeout that stands among a function's arguments.
+---@param timeout number?
+---@param level integer? 2: at the caller of the function that calls this
+function M.timeout(timeout, level)
+  if timeout ~= nil and type(timeout) ~= "number" then
+    error(("a timeout is a number of seconds, not %s"):format(type(timeout)), (level or 2) + 1)
+  end
+end
+
 local function distance(a, b)
   local previous = {}
   for j = 0, #b do previous[j] = j end

@@ -428,15 +428,19 @@ end
 -- ---- the cluster ------------------------------------------------------------------------------------------------
 
 --- What the scheduler says about itself and its workers.
+---@param timeout number? seconds; nil: as long as any request may take
 ---@return table
-function Client:scheduler_info()
+function Client:scheduler_info(timeout)
+  errors.timeout(timeout)
   self:check_open()
-  local info = self.scheduler:call("identity", ops.identity(self.release, -1), self.request_timeout)
+  local info = self.scheduler:call("identity", ops.identity(self.release, -1), timeout or self.request_timeout)
   note(rawget(self, "_client") or self, info)
   return info
 end
 
 local FIRST_LOOK, LONGEST_LOOK = 0.02, 1
+-- A timeout of 0 asks how it is now, and the answer takes a moment.
+local SHORTEST_ASK = 1
 
 --- Waits until at least n workers have joined.
 ---@param n integer
@@ -444,13 +448,15 @@ local FIRST_LOOK, LONGEST_LOOK = 0.02, 1
 ---@return integer workers
 function Client:wait_for_workers(n, timeout)
   if math.type(n) ~= "integer" or n < 1 then errors.misuse(2, "wait_for_workers needs a number of workers") end
+  errors.timeout(timeout)
   local deadline = timeout and loop.now() + timeout
-  local pause = FIRST_LOOK
+  local left, pause = timeout or math.huge, FIRST_LOOK
   while true do
     local count = 0
-    for _ in pairs(self:scheduler_info().workers) do count = count + 1 end
+    local patience = math.min(math.max(left, SHORTEST_ASK), self.request_timeout)
+    for _ in pairs(self:scheduler_info(patience).workers) do count = count + 1 end
     if count >= n then return count end
-    local left = deadline and deadline - loop.now() or math.huge
+    left = deadline and deadline - loop.now() or math.huge
     if left <= 0 then
       errors.raise("timeout", ("%d of %d workers have joined within %g seconds: look into the workers' logs, or wait "
         .. "longer"):format(count, n, timeout))

@@ -46,6 +46,7 @@ end
 --- Waits for the task and gives its value; raises what the task raised.
 ---@param timeout number?
 function Future:result(timeout)
+  errors.timeout(timeout)
   local deadline = timeout and loop.now() + timeout
   wait_done(self, timeout)
   local err = M.error_of(self)
@@ -57,6 +58,7 @@ end
 ---@param timeout number?
 ---@return saturn.Error?
 function Future:exception(timeout)
+  errors.timeout(timeout)
   wait_done(self, timeout)
   return M.error_of(self)
 end
@@ -65,6 +67,7 @@ end
 ---@param timeout number?
 ---@return string?
 function Future:traceback(timeout)
+  errors.timeout(timeout)
   local err = self:exception(timeout)
   return err and err.traceback
 end

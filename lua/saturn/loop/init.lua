@@ -421,6 +421,7 @@ Handle.__name = "saturn.coroutine"
 --- Waits for the coroutine to end and returns what it returned, or raises what it raised.
 ---@param timeout number?
 function Handle:join(timeout)
+  errors.timeout(timeout)
   local task = self.task
   M.wait(function() return task.done end, timeout, "a coroutine")
   if not task.ok then error(task.results[1], 0) end
