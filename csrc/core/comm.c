@@ -21,6 +21,7 @@ struct sat_comm {
     bool greeted;  /* the server's handshake came */
     bool busy; /* inside a callback: free is put off */
     bool dead;
+    bool news; /* since `ready` was called: a message came, or the handler was told that all has left */
     bool closed;
 };
 
@@ -131,6 +132,7 @@ static sat_status check_greeting(const sat_message *message, sat_error *err)
 
 static sat_status take_message(sat_comm *comm, sat_error *err)
 {
+    comm->news = true;
     sat_message *message = sat_frames_take(&comm->reader);
     sat_status status = SAT_OK;
     if (comm->greeted) {
@@ -223,16 +225,20 @@ static void ready(void *arg, int events)
     sat_error err = {SAT_OK, ""};
     if (comm->closed) return;
     comm->busy = true;
+    comm->news = false;
     sat_status status = sat_stream_state(comm->stream, &err);
     if (status == SAT_OK && events & SAT_READ) status = receive(comm, &err);
     if (status == SAT_OK && !comm->dead) status = send_queue(comm, &err);
-    if (status == SAT_OK && !comm->dead && sat_comm_idle(comm) && comm->handler.drained)
+    if (status == SAT_OK && !comm->dead && sat_comm_idle(comm) && comm->handler.drained) {
+        comm->news = true;
         comm->handler.drained(comm->handler.arg);
+    }
     if (status != SAT_OK && status != SAT_AGAIN) {
         explain(comm, &err);
         fail(comm, &err);
     }
     comm->busy = false;
+    if (status == SAT_OK && !comm->dead && !comm->news) sat_stream_quiet(comm->stream);
     if (comm->dead) destroy(comm);
 }
 

@@ -48,6 +48,8 @@ struct sat_reactor {
     double timer; /* when curl wants to be called, or < 0 */
     unsigned long round;
     bool dispatching;
+    bool news;  /* something was called that a waiter may want to look at */
+    bool quiet; /* the callback that runs said that it changed nothing of the kind */
     size_t agains;
     size_t count;
     sat_watch *watches;
@@ -411,8 +413,16 @@ static int wait_milliseconds(const sat_reactor *reactor, double timeout)
 
 static void dispatch(sat_watch *watch, int events)
 {
+    sat_reactor *reactor = watch->reactor;
     if (watch->dead || events == 0) return;
+    reactor->quiet = false;
     watch->ready(watch->arg, events);
+    if (!reactor->quiet) reactor->news = true;
+}
+
+void sat_reactor_quiet(sat_reactor *reactor)
+{
+    reactor->quiet = true;
 }
 
 #if USE_EPOLL
@@ -482,11 +492,10 @@ static void bury_dead(sat_reactor *reactor)
     }
 }
 
-sat_status sat_reactor_poll(sat_reactor *reactor, double timeout, sat_error *err)
+/* One wait and its callbacks; *moved tells whether anything was called. */
+static sat_status one_round(sat_reactor *reactor, double timeout, bool *moved, sat_error *err)
 {
-    if (reactor->dispatching) return sat_fail(err, SAT_MISUSE, "the event loop was entered inside its own callback");
     int milliseconds = wait_milliseconds(reactor, timeout);
-    sat_reactor_retain(reactor);
     reactor->dispatching = true;
     bool agains = reactor->agains > 0;
     if (agains) dispatch_again(reactor);
@@ -501,9 +510,30 @@ sat_status sat_reactor_poll(sat_reactor *reactor, double timeout, sat_error *err
     bool finished = finish_transfers(reactor);
     reactor->dispatching = false;
     bury_dead(reactor);
-    if (n > 0 || agains || timer || finished) reactor->round++;
-    sat_reactor_release(reactor);
+    if (timer || finished) reactor->news = true;
+    *moved = n > 0 || agains;
     if (failure == EINTR) return SAT_AGAIN;
     if (failure != 0) return sat_fail(err, SAT_CONNECT, "waiting for the network failed: %s", strerror(failure));
     return SAT_OK;
+}
+
+sat_status sat_reactor_poll(sat_reactor *reactor, double timeout, sat_error *err)
+{
+    if (reactor->dispatching) return sat_fail(err, SAT_MISUSE, "the event loop was entered inside its own callback");
+    double deadline = timeout > 0 ? sat_now() + timeout : 0;
+    bool moved = true;
+    sat_status status = SAT_OK;
+    sat_reactor_retain(reactor);
+    reactor->news = false;
+    while (status == SAT_OK && moved && !reactor->news) {
+        status = one_round(reactor, timeout, &moved, err);
+        if (timeout == 0) break;
+        if (timeout > 0) {
+            timeout = deadline - sat_now();
+            if (timeout <= 0) break;
+        }
+    }
+    if (reactor->news) reactor->round++;
+    sat_reactor_release(reactor);
+    return status;
 }

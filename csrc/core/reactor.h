@@ -32,6 +32,10 @@ double sat_reactor_timeout(const sat_reactor *reactor);
  * SAT_AGAIN when a signal ended the wait early, so that the host's signal handling gets its turn. */
 sat_status sat_reactor_poll(sat_reactor *reactor, double timeout, sat_error *err);
 
+/* Inside a callback: nothing changed that a waiter could see (a part of a message came). sat_reactor_poll then goes on
+ * waiting by itself, which for large messages saves its caller many rounds. */
+void sat_reactor_quiet(sat_reactor *reactor);
+
 /* Counts the rounds that ran a callback: a waiter that sees the same number need not look again. */
 unsigned long sat_reactor_round(const sat_reactor *reactor);
 

@@ -401,6 +401,11 @@ sat_status sat_stream_want_write(sat_stream *stream, bool want, sat_error *err)
     return sat_watch_set(stream->watch, want ? SAT_READ | SAT_WRITE : SAT_READ, err);
 }
 
+void sat_stream_quiet(sat_stream *stream)
+{
+    sat_reactor_quiet(stream->reactor);
+}
+
 void sat_stream_again(sat_stream *stream)
 {
     if (stream->watch) sat_watch_again(stream->watch);

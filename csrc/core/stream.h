@@ -47,6 +47,8 @@ sat_status sat_stream_send(sat_stream *stream, const void *data, size_t len, siz
 
 /* Whether to be called when there is room to write. */
 sat_status sat_stream_want_write(sat_stream *stream, bool want, sat_error *err);
+/* Inside `ready`: see sat_reactor_quiet. */
+void sat_stream_quiet(sat_stream *stream);
 /* Come back in the next round: bytes may be left although the descriptor is silent. */
 void sat_stream_again(sat_stream *stream);
 
