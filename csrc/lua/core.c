@@ -1,15 +1,6 @@
 /* The one C module, saturn.core: a table with a table for each face. */
 #include "saturn_lua.h"
 
-#pragma weak satL_open_process
-#pragma weak satL_open_http
-#pragma weak satL_open_keypair
-#pragma weak satL_open_pickle
-#pragma weak satL_open_array
-#pragma weak satL_open_wire
-#pragma weak satL_open_rpc
-#pragma weak satL_open_session
-#pragma weak satL_open_files
 
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
@@ -27,7 +18,6 @@ int luaopen_saturn_core(lua_State *L)
     };
     lua_newtable(L);
     for (const luaL_Reg *face = faces; face->name; face++) {
-        if (face->func == NULL) continue;
         face->func(L);
         lua_setfield(L, -2, face->name);
     }
