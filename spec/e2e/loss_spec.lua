@@ -639,7 +639,7 @@ describe("loss", function()
       dead = 0
       assert.is_true(settles(function()
         local count = 0
-        for _ in pairs(observer:nthreads()) do count = count + 1 end
+        for _ in pairs(observer.scheduler:call("ncores_running", {}, PATIENCE)) do count = count + 1 end
         return count == 2
       end))
     end)
@@ -728,8 +728,11 @@ describe("loss", function()
     end)
 
     it("test_partially_lose_scattered_data: a copy elsewhere keeps it", function()
-      local data = observer:scatter(new_name "data", { broadcast = true })
-      assert.is_true(settles(function() return #holders(data.key) == 2 end))
+      local data
+      assert.is_true(settles(function() -- a worker that came a moment ago may miss the copy
+        data = observer:scatter(new_name "data", { broadcast = true })
+        return #holders(data.key) == 2
+      end))
       kill(addresses()[1])
       assert.truthy(data:result(PATIENCE):find "^data")
       assert.equal("finished", data.status)
