@@ -113,8 +113,10 @@ end
 local LOST = "the scheduler does not know the task any more: it was restarted, or its workers lost the data; submit it "
   .. "again"
 
+-- A key that was wanted when it was gone already is "released" in releases up to 2023.12: nothing will come of it. What
+-- can still be computed is never found so, since the scheduler moves it on at once.
 local function take_over(session, key, state)
-  if state == nil then
+  if state == nil or state == "released" then
     session:found(key, "lost", LOST)
   elseif state ~= "memory" and state ~= "erred" then
     session:found(key, "pending")
