@@ -32,7 +32,10 @@ class Proxy:
         for pair in self.pairs:
             for writer in pair:
                 sock = writer.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                try:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                except OSError:
+                    continue  # its side closed it a moment ago
                 writer.transport.abort()
         self.pairs.clear()
 
