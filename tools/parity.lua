@@ -52,8 +52,9 @@ end
 out[#out + 1] = ("\n%d tests.\n"):format(count)
 out[#out + 1] = [[
 Left out, since it means nothing outside of Python or is gone from Dask: `get_executor`, `recreate_task_locally` and
-`recreate_error_locally`, what is for code inside tasks (`get_worker`, `secede`, ...), Pub/Sub, notebook widgets, and the
-graph builders of arrays and data frames, which are driven by naming their functions. `UploadDirectory`: upload a .zip.]]
+`recreate_error_locally`, what is for code inside tasks (`get_worker`, `secede`, ...), Pub/Sub, notebook widgets, and
+the graph builders of arrays and data frames, which are driven by naming their functions. `UploadDirectory`: upload a
+.zip instead.]]
 local file = assert(io.open("docs/parity.md", "w"))
 file:write(table.concat(out, "\n"), "\n")
 file:close()
