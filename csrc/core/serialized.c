@@ -95,10 +95,26 @@ static size_t open_list(sat_slice value, sat_mp *scan)
     return token.as.count;
 }
 
+/* Unpacks one frame; all of one value together are bounded like a message, or many small frames would grow past it. */
+static sat_status unpack(const sat_mp_token *name, sat_slice frame, const sat_limits *limits, uint64_t *total,
+                         sat_block **block, sat_error *err)
+{
+    sat_limits left = *limits;
+    bool by_message = limits->message - *total < limits->frame;
+    if (by_message) left.frame = limits->message - *total;
+    sat_status status = sat_decompress((const char *)name->as.bytes.data, name->as.bytes.len, frame, &left, block, err);
+    if (status == SAT_LIMIT && by_message)
+        return sat_fail(err, SAT_LIMIT, "the frames of a value unpack to more than limits.message (%llu bytes)",
+                        (unsigned long long)limits->message);
+    if (status == SAT_OK) *total += (*block)->len;
+    return status;
+}
+
 static sat_status take_frames(const sat_header *header, const sat_message *message, size_t first,
                               const sat_limits *limits, sat_frame_list *list, sat_error *err)
 {
     sat_mp scan;
+    uint64_t total = 0;
     size_t compressions = open_list(header->compression, &scan);
     if (!list_reserve(list, header->frames)) return sat_fail_nomem(err);
     for (size_t i = 0; i < header->frames; i++) {
@@ -107,8 +123,7 @@ static sat_status take_frames(const sat_header *header, const sat_message *messa
         if (i < compressions) (void)sat_mp_next(&scan, &token, NULL);
         if (token.type == SAT_MP_STR) {
             sat_block *block;
-            sat_status status = sat_decompress((const char *)token.as.bytes.data, token.as.bytes.len, frame, limits,
-                                               &block, err);
+            sat_status status = unpack(&token, frame, limits, &total, &block, err);
             if (status != SAT_OK) return status;
             list_add(list, (sat_slice){block, block->data, block->len});
             sat_block_release(block);

@@ -169,6 +169,15 @@ static void test_compression(void)
     sat_frame_list_free(&list);
     (void)frames_of(TEXT("\x82\xaenum-sub-frames\x01\xab" "compression\x91\xa3lz4"), frames, 1, &defaults, SAT_PROTOCOL);
     (void)frames_of(TEXT("\x82\xaenum-sub-frames\x01\xab" "compression\x91\xa5" "blosc"), frames, 1, &defaults, SAT_PROTOCOL);
+    /* each frame is within limits.frame, all together are more than limits.message */
+    const sat_slice twice[] = {frames[1], frames[1]};
+    sat_limits small = defaults;
+    small.message = 2 * sizeof data - 1;
+    (void)frames_of(TEXT("\x82\xaenum-sub-frames\x02\xab" "compression\x92\xa3lz4\xa3lz4"), twice, 2, &small, SAT_LIMIT);
+    small.message++;
+    list = frames_of(TEXT("\x82\xaenum-sub-frames\x02\xab" "compression\x92\xa3lz4\xa3lz4"), twice, 2, &small, SAT_OK);
+    CHECK_UINT(list.count, 2);
+    sat_frame_list_free(&list);
 }
 
 static void test_counts(void)
