@@ -1,7 +1,6 @@
 /* The one C module, saturn.core: a table with a table for each face. */
 #include "saturn_lua.h"
 
-
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
 #endif
