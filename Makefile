@@ -75,6 +75,12 @@ san := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-om
 cflags = -std=c11 $(warnings) $(CFLAGS) -fPIC -fvisibility=hidden $(feature) $(san) -iquote csrc/core $(rock_cflags) \
   $(lib_cflags) $(zlib_cflags) $(CPPFLAGS)
 ldflags = $(san) $(LDFLAGS) $(rock_libs)
+# The module of the sanitized builds asks spec/support/lua.c for memory, and stays where leak reports can name its lines.
+ifneq ($(SANITIZE),)
+ifneq ($(OS),Darwin)
+  wrapped := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,-z,nodelete
+endif
+endif
 
 # ---- what must be installed: only the targets that promise so install anything -------------------------------------
 
@@ -97,7 +103,7 @@ all: $(module)
 keep = @printf '%s\n' '$(1)' >$@.new; if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
 
 # Holds the compiler and its flags: what was built with others is built again.
-flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) | $(ldflags) $(libs)
+flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) | $(ldflags) $(wrapped) $(libs)
 $(BUILD)/flags: FORCE | ready
 	@mkdir -p $(@D)
 	$(call keep,$(flags_now))
@@ -133,7 +139,7 @@ $(core_lib): $(core_obj) $(BUILD)/members
 
 $(module): $(lua_obj) $(core_lib) $(BUILD)/members
 	@mkdir -p $(@D)
-	$(call quiet,LD,$@) $(CC) $(shared) $(ldflags) -o $@ $(lua_obj) $(core_lib) $(libs)
+	$(call quiet,LD,$@) $(CC) $(shared) $(ldflags) $(wrapped) -o $@ $(lua_obj) $(core_lib) $(libs)
 
 # Bench programs and unit tests in C use the core alone.
 $(BUILD)/spec/%: spec/core/%.c $(core_lib) $(BUILD)/flags

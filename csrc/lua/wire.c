@@ -919,38 +919,38 @@ static int wire_decode(lua_State *L)
     return satL_push_msgpack(L, NULL, slice, &limits, 1, &err) == SAT_OK ? 1 : satL_fail(L, &err);
 }
 
-static sat_status copy_field(lua_State *L, int idx, const char *field, char **to, sat_error *err)
+/* The text at idx, if there is one, into *to. Raises nothing. */
+static sat_status copy_text(lua_State *L, int idx, const char *field, char **to, sat_error *err)
 {
     size_t len;
-    sat_status status = SAT_OK;
-    if (lua_getfield(L, idx, field) == LUA_TSTRING) {
-        const char *text = lua_tolstring(L, -1, &len);
-        status = strlen(text) == len ? sat_copy_text(text, len, to) : SAT_VALUE;
-        if (status == SAT_NOMEM) (void)sat_fail_nomem(err);
-        if (status == SAT_VALUE) (void)sat_fail(err, SAT_VALUE, "the option '%s' holds a zero byte", field);
-    }
-    lua_pop(L, 1);
-    return status;
+    if (lua_type(L, idx) != LUA_TSTRING) return SAT_OK;
+    const char *text = lua_tolstring(L, idx, &len);
+    if (strlen(text) != len) return sat_fail(err, SAT_VALUE, "the option '%s' holds a zero byte", field);
+    return sat_copy_text(text, len, to) == SAT_OK ? SAT_OK : sat_fail_nomem(err);
 }
 
 sat_status satL_read_endpoint(lua_State *L, int idx, sat_endpoint *endpoint, sat_error *err)
 {
+    static const char *const names[] = {"ca", "cert", "key", "server_name", "proxy"};
+    enum { TEXTS = sizeof names / sizeof *names };
+    char **const texts[TEXTS] = {&endpoint->ca_pem, &endpoint->cert_pem, &endpoint->key_pem, &endpoint->server_name,
+                                 &endpoint->proxy};
+    int top = lua_gettop(L), address = top + 3;
     memset(endpoint, 0, sizeof *endpoint);
-    lua_getfield(L, idx, "address");
-    const char *address = lua_tostring(L, -1);
-    sat_status status = address ? sat_endpoint_parse(endpoint, address, err)
-                                : sat_fail(err, SAT_VALUE, "an address is needed: tcp://host:port or tls://host:port");
-    lua_pop(L, 1);
-    if (status == SAT_OK) status = copy_field(L, idx, "ca", &endpoint->ca_pem, err);
-    if (status == SAT_OK) status = copy_field(L, idx, "cert", &endpoint->cert_pem, err);
-    if (status == SAT_OK) status = copy_field(L, idx, "key", &endpoint->key_pem, err);
-    if (status == SAT_OK) status = copy_field(L, idx, "server_name", &endpoint->server_name, err);
-    if (status == SAT_OK) status = copy_field(L, idx, "proxy", &endpoint->proxy, err);
+    luaL_checkstack(L, TEXTS + 3, "options");
     lua_getfield(L, idx, "verify_host");
     endpoint->verify_host = lua_toboolean(L, -1);
     lua_getfield(L, idx, "timeout");
     endpoint->connect_timeout = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : 30.0;
-    lua_pop(L, 2);
+    lua_getfield(L, idx, "address");
+    for (int i = 0; i < TEXTS; i++) lua_getfield(L, idx, names[i]);
+    /* from here on nothing raises: what the endpoint owns would leak */
+    sat_status status = lua_type(L, address) == LUA_TSTRING
+                            ? sat_endpoint_parse(endpoint, lua_tostring(L, address), err)
+                            : sat_fail(err, SAT_VALUE, "an address is needed: tcp://host:port or tls://host:port");
+    for (int i = 0; i < TEXTS && status == SAT_OK; i++)
+        status = copy_text(L, address + 1 + i, names[i], texts[i], err);
+    lua_settop(L, top);
     if (status != SAT_OK) sat_endpoint_free(endpoint);
     return status;
 }

@@ -20,8 +20,9 @@ void satL_pack(lua_State *L, int idx, sat_outgoing *out);
 /* Pushes a userdata that owns an empty message. */
 sat_outgoing *satL_new_outgoing(lua_State *L);
 
-/* Reads a connection's options at idx: {address=, ca=, cert=, key=, verify_host=, server_name=, proxy=, timeout=}.
- * `endpoint` must live in a userdata or be freed by the caller after a failure, which is returned, not raised. */
+/* Reads a connection's options at idx: {address=, ca=, cert=, key=, verify_host=, server_name=, proxy=, timeout=},
+ * idx being absolute. What is wrong is returned, not raised, and `endpoint` is empty then; else the caller frees it, and
+ * calls nothing before that which may raise. */
 sat_status satL_read_endpoint(lua_State *L, int idx, sat_endpoint *endpoint, sat_error *err);
 
 #endif
