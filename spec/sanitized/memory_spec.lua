@@ -15,11 +15,6 @@ local function is_memory_error(err)
   return errors.is_error(err) and err.kind == "limit" and err.message:find("memory", 1, true) ~= nil
 end
 
--- A face's `nil, kind, message` raised, anything else as it is.
-local function checked(fn)
-  return function(...) return errors.check(fn(...)) end
-end
-
 -- Runs fn with memory running out at the first allocation, at the second and so on until it is enough. Each run raises
 -- a memory error or gives what check accepts; then the same with a full collection at each allocation.
 local function in_turn(fn, check)
@@ -35,13 +30,11 @@ local function in_turn(fn, check)
     end
   until refused == 0
   assert.is_true(failed > 0)
-  local points = n
-  for at = 1, points do
+  for at = 1, n do
     local refused, ok, result = memory.run(at, true, fn)
     assert.is_true(ok, refused == 1 and ("a collection at allocation %d: %s"):format(at, tostring(result)) or result)
     check(result)
   end
-  return points
 end
 
 local PROGRAM = [[
@@ -98,9 +91,7 @@ describe("when memory runs out", function()
 
   it("a pickle is read or is not", function()
     for _, text in ipairs(pickles) do
-      local wanted = tostring(assert(pickle.loads(text)).numbers)
       in_turn(function() return errors.check(pickle.loads(text)) end, function(value)
-        assert.equal(#wanted > 0, tostring(value.numbers) ~= nil)
         assert.equal(-70000, value.numbers[2])
         assert.equal("Counter", tostring(value.collections[3]):match "Counter")
         assert.same({ { 0, 1, 2 }, { 3, 4, 5 } }, value.arrays[1]:totable())
@@ -139,8 +130,8 @@ describe("when memory runs out", function()
       local a = array { { 1, 2, 3 }, { 4, 5, 6 } }
       local b = array({ { x = 1, y = { 2, 3 } } }, "[('x', '<i4'), ('y', '>f8', (2,))]")
       local t = a:transpose():copy()
-      errors.check(a:astype("<f4"):save_npy(path))
-      local back <close> = errors.check(array.open(path))
+      array.save_npy(path, a:astype "<f4")
+      local back <close> = array.open(path)
       return { a:sum(), a:mean(), t:totable(), back:totable(), tostring(a), b[1].y[2], a:slice({ 1, 1 }):totable() }
     end
     local wanted = work()
@@ -150,7 +141,6 @@ describe("when memory runs out", function()
   it("a graph is written or is not, in every dialect", function()
     local reactor = errors.check(core.reactor.new())
     for _, release in ipairs { 20221201, 20231201, 20241201, 20260800 } do
-      local sizes
       local function work()
         local session <close> = setmetatable({ errors.check(core.session.open(reactor,
           { address = "tcp://127.0.0.1:1", id = "memory" })) }, { __close = function(self) self[1]:close() end })
@@ -161,7 +151,7 @@ describe("when memory runs out", function()
         end
         return { graph:size() }
       end
-      sizes = work()
+      local sizes = work()
       in_turn(work, function(result) assert.same(sizes, result) end)
     end
   end)
