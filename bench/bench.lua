@@ -1,6 +1,6 @@
 --- Side by side with Python's client: the same scheduler, the same run, one process a measurement, in turn A B A B.
 -- Each case is bench/cases/<name>.lua and <name>.py, which print `metric value` lines; the process itself is measured
--- from outside. What is compared are ratios of medians. CASE=name runs one case, RUNS=n sets how often.
+-- from outside. What is compared are ratios of medians. CASE=name runs one case or all of one script, RUNS=n sets how often.
 
 package.path = "./?.lua;lua/?.lua;lua/?/init.lua;" .. package.path
 package.cpath = "build/?.so;" .. package.cpath
@@ -84,20 +84,30 @@ local function rows_of(case, samples)
   return rows
 end
 
+-- The cases that CASE names: one, or all of a script.
+local function wanted(only)
+  local list, names = {}, {}
+  for _, case in ipairs(CASES) do
+    names[#names + 1] = case.name
+    if not only or only == case.name or only == case.script then list[#list + 1] = case end
+  end
+  if #list == 0 then error(("no case %s; there are %s"):format(only, table.concat(names, ", ")), 0) end
+  return list
+end
+
 local function main()
   local rows, only = {}, os.getenv("CASE")
+  local cases = wanted(only)
   print(("distributed %s, Python's client and saturn in turn, median of %d runs"):format(VERSION, RUNS))
-  for _, case in ipairs(CASES) do
-    if (not only or only == case.name) and not (case.skip and case.skip(VERSION)) then
-      local cluster = case.cluster and dask.start { version = VERSION, workers = case.cluster, nthreads = 1 }
-      local arguments = { cluster and cluster.address or "-", table.unpack(case.arguments or {}) }
-      local ok, result = pcall(run_case, case, arguments)
-      if cluster then cluster:stop() end
-      if not ok then error(result, 0) end
-      for _, row in ipairs(rows_of(case, result)) do
-        rows[#rows + 1] = row
-        print(table_of.line(row))
-      end
+  for _, case in ipairs(cases) do
+    local cluster = case.cluster and dask.start { version = VERSION, workers = case.cluster, nthreads = 1 }
+    local arguments = { cluster and cluster.address or "-", table.unpack(case.arguments or {}) }
+    local ok, result = pcall(run_case, case, arguments)
+    if cluster then cluster:stop() end
+    if not ok then error(result, 0) end
+    for _, row in ipairs(rows_of(case, result)) do
+      rows[#rows + 1] = row
+      print(table_of.line(row))
     end
   end
   if not only then
