@@ -6,7 +6,7 @@ local MB = 1e-6
 -- 200 MB of random numbers, from the scheduler, from one worker, or from four at once
 local function gather(title, mode, aim, ...)
   return {
-    name = "gather_" .. mode, script = "gather", arguments = { mode, os.getenv("RAW_GATHER") }, runs = 3,
+    name = "gather_" .. mode, script = "gather", arguments = { mode, os.getenv("RAW_GATHER") },
     cluster = mode == "four" and 4 or 1,
     rows = {
       { name = "rate", title = "gather 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true, aim = aim },
@@ -17,7 +17,7 @@ end
 
 local function scatter(title, mode, aim)
   return {
-    name = "scatter_" .. mode, script = "scatter", arguments = { mode }, cluster = 1, runs = 3,
+    name = "scatter_" .. mode, script = "scatter", arguments = { mode }, cluster = 1,
     rows = {
       { name = "rate", title = "scatter 200 MB " .. title, unit = "MB/s", scale = MB, more_is_better = true,
         aim = aim },

@@ -12,7 +12,7 @@ def random(n, seed):
 local futures, best = {}, math.huge
 for i = 1, parts do futures[i] = client:submit(random, BYTES // 8 // parts | 0, i) end
 saturn.wait(futures)
-for _ = 1, 3 do
+for _ = 1, 6 do
   local start = now()
   local arrays = client:gather(futures, { direct = direct })
   best = math.min(best, now() - start)
