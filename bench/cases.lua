@@ -78,10 +78,17 @@ return {
   codec("a list of a million strings", "strings"),
   codec("100,000 rows as dictionaries", "rows"),
   {
-    name = "graph", runs = 3,
+    name = "graph", arguments = { "100000", "3" }, runs = 3,
     rows = {
       { name = "task", title = "graph of 100,000 tasks built and encoded: a task", unit = "µs", scale = US, aim = 10 },
       { name = "bytes", title = "the same: bytes a task", unit = "B" },
+    },
+  },
+  {
+    name = "graph_of_a_million", script = "graph", arguments = { "1000000", "1" }, runs = 1, long = true,
+    rows = {
+      { name = "task", title = "graph of a million tasks built and encoded: a task", unit = "µs", scale = US, aim = 10 },
+      { name = "memory", title = "the same: peak memory", unit = "MiB", scale = MIB },
     },
   },
 }

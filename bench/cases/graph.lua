@@ -2,7 +2,7 @@
 local core = require "saturn.core"
 local ops = require "saturn.dask.ops"
 local now = require("saturn.loop").now
-local N = 100000
+local N = tonumber(arg[2])
 
 local release = ops.release(os.getenv("DASK"))
 local listener = assert(require("saturn.loop").reactor())
@@ -19,7 +19,7 @@ local function build()
   return graph
 end
 local best, graph = math.huge, nil
-for _ = 1, 3 do
+for _ = 1, tonumber(arg[3]) do
   collectgarbage()
   local start = now()
   graph = build()
