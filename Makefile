@@ -86,7 +86,7 @@ endif
 
 goal = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
 needs := $(sort $(call goal,deps,build) $(call goal,demo,build demo) $(call goal,test bench,build test) \
-  $(call goal,lint,build lint) $(call goal,fuzz,build fuzz))
+  $(call goal,lint,build lint) $(call goal,fuzz,build fuzz) $(if $(MEMCHECK),memcheck))
 
 .PHONY: ready deps
 ready:
@@ -194,7 +194,7 @@ wanted_tests = $(if $(SPEC),$(if $(filter spec spec/ spec/core spec/core/,$(SPEC
   $(BUILD)/spec/$(basename $(notdir $(SPEC))),$(tests))),$(tests))
 
 test: all $(wanted_tests) $(if $(SANITIZE),$(BUILD)/bin/lua)
-	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' SANITIZE='$(SANITIZE)' DASK='$(DASK)' SPEC='$(SPEC)' tools/run-tests
+	@$(run_env) BUILD='$(BUILD)' LUA='$(LUA)' SANITIZE='$(SANITIZE)' MEMCHECK='$(MEMCHECK)' DASK='$(DASK)' SPEC='$(SPEC)' tools/run-tests
 
 lint: ready
 	@CC_FLAGS='$(filter-out -O2 -g,$(cflags)) $(LUA_CFLAGS) -iquote spec/core' tools/run-lint
@@ -238,11 +238,12 @@ help:
 	@echo "make            build the module in build/"
 	@echo "make demo       install what is missing, build, and run examples/demo.lua on a local cluster"
 	@echo "make test       install what the tests need and run them all; DASK=2024.12.1 for one release of Dask,"
-	@echo "                SPEC=path for one file, SANITIZE=address,undefined for a build with sanitizers"
+	@echo "                SPEC=path for one file, SANITIZE=address,undefined for a build with sanitizers,"
+	@echo "                MEMCHECK=1 for valgrind (an hour for all of one release)"
 	@echo "make install    into PREFIX ($(PREFIX)); LUADIR, LIBDIR, BINDIR and DESTDIR are honoured"
 	@echo "make lint       luacheck, gcc and clang with -Werror, syntax of the scripts"
 	@echo "make bench      compare with Python's client on the same scheduler; DASK=release"
 	@echo "make fuzz       fuzz the decoders; FUZZ_SECONDS=n each"
 	@echo "make deps       install the packages the build needs"
 	@echo "make clean      remove build/"
-	@echo "Variables: CC, CFLAGS, LDFLAGS, LUA, LUA_INCDIR, PREFIX, SANITIZE, V=1 to see the commands"
+	@echo "Variables: CC, CFLAGS, LDFLAGS, LUA, LUA_INCDIR, PREFIX, SANITIZE, MEMCHECK, V=1 to see the commands"

@@ -1,6 +1,7 @@
 --- Side by side with Python's client: the same scheduler, the same run, one process a measurement, in turn A B A B.
 -- Each case is bench/cases/<name>.lua and <name>.py, which print `metric value` lines; the process itself is measured
--- from outside. What is compared are ratios of medians. CASE=name runs one case or all of one script, RUNS=n sets how often.
+-- from outside. What is compared are ratios of medians. CASE=name runs one case or all of one script, RUNS=n sets how
+-- often.
 
 package.path = "./?.lua;lua/?.lua;lua/?/init.lua;" .. package.path
 package.cpath = "build/?.so;" .. package.cpath

@@ -87,7 +87,7 @@ return {
   {
     name = "graph_of_a_million", script = "graph", arguments = { "1000000", "1" }, runs = 1, long = true,
     rows = {
-      { name = "task", title = "graph of a million tasks built and encoded: a task", unit = "µs", scale = US, aim = 10 },
+      { name = "task", title = "graph of a million tasks built, encoded: a task", unit = "µs", scale = US, aim = 10 },
       { name = "memory", title = "the same: peak memory", unit = "MiB", scale = MIB },
     },
   },

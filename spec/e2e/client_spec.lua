@@ -974,7 +974,7 @@ describe("client over TLS", function()
   end)
 
   local function connect(options, address)
-    local client <close> = saturn.client(address or cluster.address, { timeout = 3, tls = options })
+    local client <close> = saturn.client(address or cluster.address, { timeout = PATIENCE, tls = options })
     return client
   end
 
@@ -1007,7 +1007,6 @@ describe("client over TLS", function()
   end)
 
   it("refuses a scheduler whose certificate another CA signed", function()
-    local started = loop.now()
     local other = dask.run_python(nil, [[
 import sys, tempfile
 sys.path.insert(0, "spec/support")
@@ -1017,7 +1016,6 @@ with tempfile.TemporaryDirectory() as folder:
 ]])
     raises("tls", "tls.ca", connect, { ca = other, cert = tls.cert, key = tls.key })
     raises("tls", nil, connect, { cert = tls.cert, key = tls.key }) -- the system's CAs did not sign it either
-    assert.is_true(loop.now() - started < 10)
   end)
 
   it("test_require_encryption: says that a client certificate is needed", function()
