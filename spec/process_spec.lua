@@ -99,7 +99,7 @@ describe("saturn.core.process", function()
 
   it("starts the child with default signals, an empty mask, and no pipe of another", function()
     local one <close> = shell "cat"
-    local two <close> = shell "sleep 60"
+    local two <close> = shell "exec sleep 60"
     one:close_stdin()
     assert.same({ 0, "exit" }, patient(one))
     assert.is_nil(two:poll())
