@@ -112,7 +112,9 @@ local function main()
     end
   end
   if not only then
-    table_of.write("bench/results-" .. VERSION .. ".md", VERSION, rows)
+    local markdown = table_of.markdown(VERSION, rows)
+    table_of.write("bench/results-" .. VERSION .. ".md", markdown)
+    if os.getenv("NEWEST") == VERSION then table_of.replace("README.md", markdown) end
     plot.write("bench/results-" .. VERSION .. ".svg", VERSION, rows)
   end
 end

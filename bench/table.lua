@@ -19,16 +19,33 @@ function M.line(row)
 end
 
 --- All rows as a Markdown table.
-function M.write(path, version, rows)
-  local file = assert(io.open(path, "w"))
-  file:write(("| distributed %s | saturn | Python's client | better by |\n"):format(version))
-  file:write("| --- | ---: | ---: | ---: |\n")
+function M.markdown(version, rows)
+  local lines = { ("| distributed %s | saturn | Python's client | better by |"):format(version),
+    "| --- | ---: | ---: | ---: |" }
   for _, row in ipairs(rows) do
     local theirs = row.python and figure(row.python * row.scale) .. " " .. row.unit or ""
-    file:write(("| %s | %s %s | %s | %s |\n"):format(row.title, figure(row.saturn * row.scale), row.unit, theirs,
-      row.ratio and figure(row.ratio) .. " ×" or ""))
+    lines[#lines + 1] = ("| %s | %s %s | %s | %s |"):format(row.title, figure(row.saturn * row.scale), row.unit, theirs,
+      row.ratio and figure(row.ratio) .. " ×" or "")
   end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function write_all(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
   file:close()
+end
+
+M.write = write_all
+
+--- Puts the table in the place of the one that a document has.
+function M.replace(path, markdown)
+  local file = assert(io.open(path))
+  local text = file:read("a")
+  file:close()
+  local first = assert(text:find("| distributed ", 1, true), path .. " has no table of figures")
+  local after = text:find("\n\n", first, true)
+  write_all(path, text:sub(1, first - 1) .. markdown .. text:sub(after + 1))
 end
 
 return M

@@ -340,6 +340,32 @@ describe("keys", function()
   end)
 end)
 
+describe("a graph that is written", function()
+  it("keeps nothing in Lua for a task", function()
+    local reactor = core.reactor.new()
+    local session = assert(core.session.open(reactor, { address = "tcp://127.0.0.1:1", id = "flat" }))
+    for _, release in ipairs { 20221201, 20231201, 20241201, 20260800 } do
+      local graph, args = session:graph(release), { 1, 2 }
+      local function add_tasks(first, last)
+        for i = first, last do
+          local name = ("add-%08x"):format(i)
+          assert(graph:task(name, "operator", "add", nil, args, 2))
+          graph:want(name)
+        end
+        local _, bytes = graph:size()
+        collectgarbage()
+        collectgarbage()
+        return bytes, collectgarbage "count"
+      end
+      local bytes, before = add_tasks(1, 1000)
+      local more, after = add_tasks(1001, 50000)
+      assert.is_true(after - before < 100, ("%.0f KiB"):format(after - before))
+      assert.is_true(more < bytes * 55, ("%d bytes, then %d"):format(bytes, more))
+    end
+    session:close()
+  end)
+end)
+
 describe("options of calls", function()
   local function merge(outer, given) return options.merge(outer, given, 2) end
 
