@@ -190,11 +190,12 @@ end
 
 -- With many things to come, waking for each costs more than what it brings: rest for a small part of the time that
 -- was waited already. `many` tells whether it is still so.
-local REST_SHARE, LONGEST_REST = 0.02, 0.05
+local REST_SHARE, LONGEST_REST = 0.02, 0.2
 
-local function rest(many, started)
+local function rest(many, started, deadline)
   if not many or #tasks > 0 or next(timers) or not many() then return end
-  core.reactor.rest(math.min((now() - started) * REST_SHARE, LONGEST_REST))
+  local seconds = math.min((now() - started) * REST_SHARE, LONGEST_REST)
+  core.reactor.rest(deadline and math.max(0, math.min(seconds, deadline - now())) or seconds)
 end
 
 local function wait_blocking(ready, deadline, many)
@@ -203,7 +204,7 @@ local function wait_blocking(ready, deadline, many)
   if not result and wake_due() then result = ready() end -- what the program did meanwhile may have been waited for
   while not result do
     if deadline and now() >= deadline then return nil end
-    rest(many, started)
+    rest(many, started, deadline)
     round(deadline)
     result = ready()
   end
