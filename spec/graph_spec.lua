@@ -366,6 +366,32 @@ describe("a graph that is written", function()
   end)
 end)
 
+describe("an argument that holds itself", function()
+  it("is refused where Dask would look through it without end", function()
+    local reactor = core.reactor.new()
+    local session = assert(core.session.open(reactor, { address = "tcp://127.0.0.1:1", id = "cycle" }))
+    local list, dict, shared = {}, { x = {} }, { 1 }
+    list[1], dict.x[1] = list, dict
+    local tuple = py.tuple { {} }
+    tuple[1][1] = tuple
+    local object = py.object("m.C", { list })
+    local behind = { py.object("m.C", {}) }
+    behind[1].args[1] = behind
+    for _, release in ipairs { 20221201, 20231201, 20241201, 20260800 } do
+      local function kind_of(value)
+        local done, kind, message = session:graph(release):task("key", "builtins", "len", nil, { value }, 1)
+        assert.truthy(done or message:find "holds itself", message)
+        return done and "fine" or kind
+      end
+      for _, each in ipairs { list, dict, tuple, { { list } } } do assert.equal("value", kind_of(each)) end
+      for _, each in ipairs { { shared, shared }, { object, object }, behind } do
+        assert.equal("fine", kind_of(each))
+      end
+    end
+    session:close()
+  end)
+end)
+
 describe("options of calls", function()
   local function merge(outer, given) return options.merge(outer, given, 2) end
 

@@ -10,12 +10,20 @@
 
 enum { BATCH = 1000, SHARED_KEY = 40, KEY_CACHE = 64 };
 
+/* A table or userdata that is being written, inside those above it. */
+typedef struct nest {
+    const void *self;
+    struct nest *above;
+    bool opaque; /* no container that Dask looks through */
+} nest;
+
 typedef struct writer {
     lua_State *L;
     sat_pickler *p;
     const satL_ref_hooks *hooks;
     sat_error *err;
     size_t depth, max_depth;
+    nest *nest; /* the innermost */
     const void *meta; /* the metatable last met, and what it says */
     satL_py meta_type;
     struct {
@@ -1103,11 +1111,32 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
     return refuse(w, "internal error: a value of unknown type");
 }
 
+static bool is_container(satL_py type)
+{
+    switch (type) {
+    case PY_LIST:
+    case PY_TUPLE:
+    case PY_SET:
+    case PY_FROZENSET:
+    case PY_KW:
+    case PY_DICT:
+    case PY_ORDEREDDICT:
+    case PY_DEFAULTDICT:
+    case PY_COUNTER:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static sat_status put_table(writer *w, int idx)
 {
     lua_State *L = w->L;
     satL_py type = type_of(w, idx);
-    if (type != PY_NONE_) return put_typed(w, idx, type);
+    if (type != PY_NONE_) {
+        w->nest->opaque = !is_container(type);
+        return put_typed(w, idx, type);
+    }
     if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING)
         return sat_fail(w->err, SAT_VALUE, "a %s cannot be sent to Python", lua_tostring(L, -1));
     if (!wrapped(w, idx)) return put_plain(w, idx);
@@ -1116,10 +1145,23 @@ static sat_status put_table(writer *w, int idx)
     return put_wrapped(w, idx, kind == SHAPE_LIST ? 'l' : 'd');
 }
 
+/* Is this inside itself, with nothing but containers on the way from the value's top? Dask looks for keys in the
+ * containers of an argument and never comes to an end there. */
+static bool inside_itself(const writer *w, const void *self)
+{
+    bool inside = false;
+    for (const nest *each = w->nest; each != NULL; each = each->above) {
+        if (each->opaque) return false;
+        if (each->self == self) inside = true;
+    }
+    return inside;
+}
+
 static sat_status put_nested(writer *w, int idx)
 {
     lua_State *L = w->L;
     int top = lua_gettop(L);
+    const void *self = lua_topointer(L, idx);
     sat_status status;
     if (is_ref(w, idx)) {
         if (w->hooks->write_ref == NULL) return refuse(w, "a reference to a task has no place here");
@@ -1127,9 +1169,15 @@ static sat_status put_nested(writer *w, int idx)
         lua_settop(L, top);
         return status;
     }
-    if (sat_pickle_get(w->p, lua_topointer(L, idx))) return SAT_OK;
+    if (sat_pickle_get(w->p, self)) {
+        if (w->hooks == NULL || !inside_itself(w, self)) return SAT_OK;
+        return refuse(w, "an argument holds itself, and Dask looks through containers without end: scatter it, or put "
+                         "it into a py.object");
+    }
     if (w->depth >= w->max_depth) return too_deep(w);
     if (!lua_checkstack(L, 32)) return too_deep(w);
+    nest here = {self, w->nest, lua_type(L, idx) != LUA_TTABLE};
+    w->nest = &here;
     w->depth++;
     if (lua_type(L, idx) == LUA_TTABLE) {
         status = put_table(w, idx);
@@ -1143,6 +1191,7 @@ static sat_status put_nested(writer *w, int idx)
             status = refuse(w, "a userdata cannot be sent to Python");
     }
     w->depth--;
+    w->nest = here.above;
     lua_settop(L, top);
     return status;
 }
