@@ -177,7 +177,8 @@ describe("saturn.core.process", function()
       local _process <close> = shell("exit 0", { stderr = "pipe" })
       spawn { "/nonexistent/program" }
     end
-    assert.equal(before, count())
+    local after = count() -- what an earlier spec left may have gone meanwhile
+    assert.is_true(after <= before, ("%d descriptors, then %d"):format(before, after))
   end)
 
   it("says what it is", function()
