@@ -197,6 +197,13 @@ describe("scatter", function()
     assert.equal("nowhere", alone:scatter("nowhere"):result(PATIENCE))
   end)
 
+  it("sends a container that holds itself, which as an argument is refused", function()
+    local list = { 1 }
+    list[2] = list
+    raises("value", "holds itself.*scatter it", client.submit, client, "builtins.len", list)
+    assert.equal(2, client:submit("builtins.len", client:scatter(list)):result(PATIENCE))
+  end)
+
   it("refuses what cannot be sent, and the client goes on", function()
     raises("value", nil, client.scatter, client, print)
     raises("value", nil, client.scatter, client, { deep = { print } })

@@ -220,7 +220,10 @@ end
 
 local function key_of(client, value, kind, hash)
   if hash == false then return client:new_key(kind) end
-  return keys.content(kind, { name = "scatter" }, { value }, 1)
+  local ok, key = pcall(keys.content, kind, { name = "scatter" }, { value }, 1)
+  if ok then return key end
+  if errors.is_error(key) and key.kind == "limit" then return client:new_key(kind) end -- it holds itself: no digest
+  error(key, 0)
 end
 
 local function is_direct(client, options)
