@@ -104,7 +104,20 @@ def wait(value=None):
       assert.equal(3, other:submit("operator.add", 1, 2):result(PATIENCE))
       support.write_all(path, "[]")
       raises("connect", "no address", saturn.client, { scheduler_file = path })
-      raises("connect", "cannot be read", saturn.client, { scheduler_file = path .. ".none" })
+      raises("connect", "cannot be read", saturn.client, { scheduler_file = path .. ".none" }, { timeout = 0.1 })
+      support.write_all(path, '{"address": "tcp://127')
+      raises("connect", "no address", saturn.client, { scheduler_file = path }, { timeout = 0.1 })
+    end)
+
+    it("waits for a scheduler file that is not there yet", function()
+      local dir <close> = support.tmpdir()
+      local path = dir.path .. "/scheduler.json"
+      local writer <close> = core.process.spawn { "/bin/sh", "-c",
+        'sleep 0.2; printf %s "$1" >"$2"; sleep 0.2; printf %s "$3" >>"$2"', "sh", '{"address": ', path,
+        ('"%s"}'):format(cluster.address) }
+      local other <close> = saturn.client({ scheduler_file = path }, { timeout = PATIENCE })
+      assert.equal(3, other:submit("operator.add", 1, 2):result(PATIENCE))
+      assert.is_userdata(writer)
     end)
 
     it("refuses what is no target and options it does not know", function()

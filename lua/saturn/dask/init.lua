@@ -2,20 +2,39 @@
 
 local client = require "saturn.dask.client"
 local errors = require "saturn.error"
+local loop = require "saturn.loop"
 
 local M = {}
 
+local NO_SUCH_FILE, LOOK_AGAIN, PATIENCE = 2, 0.05, 30
+
+-- The address in a scheduler file. Nothing, and why, while it is not there or half written.
 local function read_scheduler_file(path)
-  local file, why = io.open(path, "rb")
-  if not file then errors.raise("connect", ("the scheduler file cannot be read: %s"):format(why)) end
+  local file, why, code = io.open(path, "rb")
+  if not file then
+    why = ("the scheduler file cannot be read: %s"):format(why)
+    if code ~= NO_SUCH_FILE then errors.raise("connect", why) end
+    return nil, why
+  end
   local text = file:read("a")
   file:close()
-  local ok, data = pcall(require("cjson.safe").decode, text)
-  local address = ok and type(data) == "table" and data.address
-  if type(address) ~= "string" then
-    errors.raise("connect", ("'%s' is not a scheduler file: it has no address in it"):format(path))
+  local data = require("cjson.safe").decode(text)
+  why = ("'%s' is not a scheduler file: it has no address in it"):format(path)
+  if data == nil then return nil, why end
+  if type(data) ~= "table" or type(data.address) ~= "string" then errors.raise("connect", why) end
+  return data.address
+end
+
+-- A scheduler writes its file when it listens, so the file is waited for as the scheduler is.
+local function await_scheduler_file(path, options)
+  local patience = type(options) == "table" and tonumber(options.timeout) or PATIENCE
+  local deadline = loop.now() + patience
+  while true do
+    local address, why = read_scheduler_file(path)
+    if address then return address end
+    if loop.now() >= deadline then errors.raise("connect", why) end
+    loop.sleep(LOOK_AGAIN)
   end
-  return address
 end
 
 -- Without a target: the address in the environment, else a cluster of this machine that the client owns.
@@ -45,7 +64,8 @@ local function with_config(target, options)
 end
 
 --- Makes a client.
----@param target any a Cluster, "tcp://host:8786", "tls://host:8786", {scheduler_file=path}, or nil
+---@param target any a Cluster, "tcp://host:8786", "tls://host:8786", {scheduler_file=path} (a file that is not there yet
+--- is waited for), or nil
 ---@param options table? timeout, name, direct, tls, limits, proxy, config (true: Dask's own configuration, or what
 --- saturn.config.load gave)
 ---@return saturn.Client
@@ -56,7 +76,8 @@ function M.client(target, options)
   if type(target) == "table" then
     if type(target.client) == "function" then return target:client(options) end
     if type(target.scheduler_file) == "string" then
-      return client.new(read_scheduler_file(target.scheduler_file), options)
+      local address = await_scheduler_file(target.scheduler_file, options)
+      return client.new(address, options)
     end
     if type(target.scheduler_address) == "string" then return client.new(target.scheduler_address, options) end
   end
