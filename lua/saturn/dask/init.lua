@@ -64,8 +64,8 @@ local function with_config(target, options)
 end
 
 --- Makes a client.
----@param target any a Cluster, "tcp://host:8786", "tls://host:8786", {scheduler_file=path} (a file that is not there yet
---- is waited for), or nil
+---@param target any a Cluster, "tcp://host:8786", "tls://host:8786", {scheduler_file=path} (a file that is not
+--- there yet is waited for), or nil
 ---@param options table? timeout, name, direct, tls, limits, proxy, config (true: Dask's own configuration, or what
 --- saturn.config.load gave)
 ---@return saturn.Client
