@@ -131,6 +131,21 @@ describe("loop", function()
       late:join(5)
     end)
 
+    it("warn of an error that nobody asked for", function()
+      local function warnings(program)
+        local _, _, said = support.shell(("%s -e %s"):format(support.lua(), support.quote(
+          'local loop = require "saturn.loop" warn "@on" ' .. program)))
+        return said
+      end
+      local wanted = "Lua warning: saturn: a coroutine that nobody joined failed: lost\n"
+      assert.equal(wanted, warnings 'loop.spawn(function() error("lost", 0) end) collectgarbage()')
+      assert.equal(wanted, warnings [[
+        loop.spawn(function() loop.sleep(0.01) error("lost", 0) end)
+        collectgarbage()
+        loop.sleep(0.05)]])
+      assert.equal("", warnings 'pcall(loop.run, function() error("known", 0) end) collectgarbage()')
+    end)
+
     it("run: all at once, the first error after all have ended", function()
       local ended = 0
       assert.is_true(took(function()

@@ -121,8 +121,9 @@ static int run(lua_State *L, int loaded, int nargs)
 
 int main(int argc, char **argv)
 {
-    lua_State *L = lua_newstate(allocate, NULL);
+    lua_State *L = luaL_newstate();
     if (L == NULL) return EXIT_FAILURE;
+    lua_setallocf(L, allocate, NULL); /* the first one uses realloc and free as well */
     lua_gc(L, LUA_GCINC, 1, 1000, 1); /* no pause, ten times the allocations, at each of them */
     luaL_openlibs(L);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);

@@ -124,6 +124,11 @@ local function poll_until(deadline)
   unfinished = false
 end
 
+-- Nobody will ask for this error any more: Lua's warnings are where it can still be seen.
+local function warn_of(task)
+  warn("saturn: a coroutine that nobody joined failed: ", tostring(task.results[1]))
+end
+
 local function resume(task, ...)
   local results = table.pack(coroutine.resume(task.co, ...))
   if coroutine.status(task.co) ~= "dead" then
@@ -133,6 +138,7 @@ local function resume(task, ...)
   managed[task.co] = nil
   task.done, task.ok = true, results[1]
   task.results = table.pack(table.unpack(results, 2, results.n))
+  if task.abandoned and not task.ok then warn_of(task) end
 end
 
 local function wake(task)
@@ -425,12 +431,19 @@ function Handle:join(timeout)
   errors.timeout(timeout)
   local task = self.task
   M.wait(function() return task.done end, timeout, "a coroutine")
+  task.joined = true
   if not task.ok then error(task.results[1], 0) end
   return table.unpack(task.results, 1, task.results.n)
 end
 
 function Handle:done()
   return self.task.done
+end
+
+function Handle:__gc()
+  local task = self.task
+  if task.done and not task.ok and not task.joined then warn_of(task) end
+  task.abandoned = true
 end
 
 --- Runs `fn(...)` in a coroutine of this loop: its blocking calls yield to the others. It starts at once.
