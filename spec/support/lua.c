@@ -1,7 +1,7 @@
 /* lua.c of the sanitized builds: a small interpreter linked with the sanitizers, so that the module can be loaded.
  * Takes [-e text]... [-l module]... [script [args]], or a script on stdin, as lua does.
  *
- * Its collector is as busy as Lua's parameters allow, and memory can be made to run out: Lua's allocator and the
+ * Its collector never rests, and memory can be made to run out: Lua's allocator and the
  * module's malloc, calloc and realloc (which the linker's --wrap leads here) count their calls together. The Lua module
  * spec.memory has
  *   run(n, once, fn, ...) → how many calls were refused, then what pcall(fn, ...) returns
@@ -124,7 +124,7 @@ int main(int argc, char **argv)
     lua_State *L = luaL_newstate();
     if (L == NULL) return EXIT_FAILURE;
     lua_setallocf(L, allocate, NULL); /* the first one uses realloc and free as well */
-    lua_gc(L, LUA_GCINC, 1, 1000, 1); /* no pause, ten times the allocations, at each of them */
+    lua_gc(L, LUA_GCINC, 1, 300, 1); /* no pause, and thrice what is allocated, at each allocation */
     luaL_openlibs(L);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, open_memory);
