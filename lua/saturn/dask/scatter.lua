@@ -184,6 +184,8 @@ local function deliver(job, direct)
     loop.wait(function() return not any_pending(futures) end, left(job), "scatter")
     for _, each in pairs(futures) do each:hold() end
     client.session:flush()
+    -- Unlike a task's result it cannot be computed again: it is there for the next connection before this one may go.
+    if client.held_name then client:settle(left(job)) end
   end)
   if not ok then
     release_all(futures)
