@@ -637,11 +637,16 @@ describe("loss", function()
     before_each(function()
       for _ = 1, dead do cluster:add_worker {} end
       dead = 0
-      assert.is_true(settles(function()
-        local count = 0
-        for _ in pairs(observer.scheduler:call("ncores_running", {}, PATIENCE)) do count = count + 1 end
-        return count == 2
-      end))
+      local seen = {}
+      local both = settles(function()
+        seen = {}
+        for address, worker in pairs(observer:scheduler_info().workers) do
+          seen[#seen + 1] = address .. " " .. tostring(worker.status)
+          if worker.status ~= "running" then return false end
+        end
+        return #seen == 2
+      end, PATIENCE)
+      assert.is_true(both, "workers: " .. table.concat(seen, ", "))
     end)
 
     local function addresses()
