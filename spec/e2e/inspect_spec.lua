@@ -145,7 +145,8 @@ def stop():
 
     it("test_unrunnable_task_runs: it waits for its worker", function()
       local x = client:with({ workers = "w-later" }):submit("operator.add", 2, 2)
-      settles(function() return client:story(x)[1] end)
+      assert.is_truthy(settles(function() return client:story(x)[1] end))
+      client:settle(PATIENCE)
       assert.equal("pending", x.status)
       for _, keys in pairs(client:processing()) do assert.is_false(has(keys, x.key)) end
       local worker = cluster:add_worker { name = "w-later" }
