@@ -149,10 +149,12 @@ def stop():
       client:settle(PATIENCE)
       assert.equal("pending", x.status)
       for _, keys in pairs(client:processing()) do assert.is_false(has(keys, x.key)) end
-      local worker = cluster:add_worker { name = "w-later" }
+      -- A name that nobody has yet is a host to the scheduler, and becomes that of the worker who comes with it:
+      -- any worker there will do.
+      local worker = cluster:add_worker { name = "w-later", worker_args = { host = "127.0.0.2" } }
+      finally(function() client:retire_workers("w-later") end)
       assert.equal(4, x:result(PATIENCE))
       assert.same({ worker.address }, client:who_has(x)[x.key])
-      client:retire_workers("w-later")
     end)
 
     it("test_allow_restrictions: other workers are only second best", function()
@@ -168,9 +170,9 @@ def stop():
       assert.equal(4, some:result(PATIENCE))
       assert.equal("pending", none.status)
       local worker = cluster:add_worker { name = "w-b", resources = { B = 1 } }
+      finally(function() client:retire_workers("w-b") end)
       assert.equal(3, none:result(PATIENCE))
       assert.same({ worker.address }, client:who_has(none)[none.key])
-      client:retire_workers("w-b")
     end)
 
     it("resources::test_submit_many_non_overlapping: one at a time where there is one of it", function()
@@ -187,12 +189,12 @@ def peak(i):
     return state[2]
 ]]
       local wide = cluster:add_worker { name = "wide", nthreads = 4, resources = { C = 1 } }
+      finally(function() client:retire_workers("wide") end)
       local numbers = {}
       for i = 1, 10 do numbers[i] = i end
       local values = client:gather(client:with({ resources = { C = 1 } }):map(peak, numbers), { timeout = PATIENCE })
       for i = 1, 10 do assert.equal(1, values[i]) end
       assert.equal(4, client:nthreads()[wide.address])
-      client:retire_workers("wide")
     end)
   end)
 
