@@ -11,17 +11,8 @@ local support = require "spec.support"
 local walk = require "saturn.graph.walk"
 
 local py, delayed, task, key = saturn.py, saturn.delayed, saturn.task, saturn.key
-local raises = support.raises
+local misuse, raises = support.misuse, support.raises
 local inc, add = delayed "mymod.inc", delayed "operator.add"
-
--- A misuse error at a line of this file.
-local function misuse(pattern, fn)
-  local ok, err = pcall(fn)
-  assert.is_false(ok)
-  assert.equal("string", type(err))
-  assert.truthy(err:find "^spec/graph_spec%.lua:%d+: ", err)
-  assert.truthy(err:find(pattern), err)
-end
 
 local function order_of(...)
   return walk.order { ... }

@@ -5,19 +5,12 @@ local saturn = require "saturn.safe"
 local support = require "spec.support"
 
 local py = saturn.py
+local misuse = support.misuse
 local PATIENCE = 10
 
 local function failed(kind, pattern, ...)
   assert.is_nil((...))
   return support.assert_kind(select(2, ...), kind, pattern)
-end
-
-local function misuse(pattern, fn)
-  local ok, err = pcall(fn)
-  assert.is_false(ok, "expected a misuse error")
-  assert.equal("string", type(err), tostring(err))
-  assert.truthy(err:find("^spec/safe_spec.lua:%d+: "), err)
-  assert.truthy(err:find(pattern), err)
 end
 
 describe("saturn.safe", function()

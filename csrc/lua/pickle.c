@@ -858,10 +858,11 @@ static sat_status put_dtype(writer *w, int idx)
     size_t len;
     sat_dtype *type;
     if (field(L, idx, "value") != LUA_TSTRING) return refuse(w, "a py.dtype has no type string in its field 'value'");
-    const char *text = lua_tolstring(L, -1, &len);
+    /* what Lua may raise in comes first: nobody would release the type */
+    bool sub = field(L, idx, "shape") == LUA_TTABLE;
+    const char *text = lua_tolstring(L, -2, &len);
     sat_status status = sat_dtype_parse(text, len, &type, w->err);
     if (status != SAT_OK) return status;
-    bool sub = field(L, idx, "shape") == LUA_TTABLE;
     if (sub) sat_pickle_global(w->p, "numpy", "dtype");
     status = put_dtype_of(w, type);
     sat_dtype_release(type);

@@ -7,7 +7,7 @@ local saturn = require "saturn"
 local support = require "spec.support"
 
 local py = saturn.py
-local raises = support.raises
+local misuse, raises = support.misuse, support.raises
 
 local PATIENCE = 30
 
@@ -27,14 +27,6 @@ describe("bad input", function()
   after_each(function()
     if client and not client.closed then assert.equal(3, client:submit("operator.add", 1, 2):result(PATIENCE)) end
   end)
-
-  local function misuse(pattern, fn)
-    local ok, err = pcall(fn)
-    assert.is_false(ok, "expected a misuse error")
-    assert.equal("string", type(err), tostring(err))
-    assert.truthy(err:find("^spec/e2e/bad_input_spec.lua:%d+: "), err)
-    assert.truthy(err:find(pattern), err)
-  end
 
   describe("functions:", function()
     it("a Lua function", function()

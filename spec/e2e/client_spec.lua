@@ -7,42 +7,12 @@ local saturn = require "saturn"
 local support = require "spec.support"
 
 local py = saturn.py
-local raises = support.raises
+local misuse, plain, raises, settles = support.misuse, support.plain, support.raises, support.settles
 
 local PATIENCE = 30 -- seconds that nothing here should take
 
--- Python values come back as tables with a metatable; the specs compare what is in them.
-local function plain(value)
-  if type(value) ~= "table" then return value end
-  local copy = {}
-  for k, v in pairs(value) do copy[k] = plain(v) end
-  return copy
-end
-
 -- Steps the loop until the condition holds.
-local function eventually(condition, seconds)
-  return loop.poll(function()
-    local result = condition()
-    return result
-  end, seconds or 10)
-end
-
--- Asks the scheduler again and again, which a condition of the loop must not do itself.
-local function settles(ask, seconds)
-  local deadline = loop.now() + (seconds or 10)
-  repeat
-    local result = ask()
-    if result then return result end
-    loop.sleep(0.02)
-  until loop.now() > deadline
-end
-
-local function misuse(pattern, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok, "expected a misuse error")
-  assert.equal("string", type(err), tostring(err))
-  assert.truthy(err:find(pattern), err)
-end
+local function eventually(condition, seconds) return loop.poll(condition, seconds or 10) end
 
 describe("client", function()
   local cluster, client
@@ -121,16 +91,16 @@ def wait(value=None):
     end)
 
     it("refuses what is no target and options it does not know", function()
-      misuse("client_spec.lua:%d+: saturn.client needs a cluster", function() saturn.client(5) end)
-      misuse("client_spec.lua:%d+: unknown option 'timeuot': did you mean 'timeout'",
+      misuse("^saturn.client needs a cluster", function() saturn.client(5) end)
+      misuse("^unknown option 'timeuot': did you mean 'timeout'",
         function() saturn.client(cluster.address, { timeuot = 5 }) end)
-      misuse("client_spec.lua:%d+: option 'timeout' must be number", function()
+      misuse("^option 'timeout' must be number", function()
         saturn.client(cluster.address, { timeout = "5" })
       end)
-      misuse("client_spec.lua:%d+: unknown option 'certificate'", function()
+      misuse("^unknown option 'certificate'", function()
         saturn.client(cluster.address, { tls = { certificate = "x" } })
       end)
-      misuse("client_spec.lua:%d+: unknown option 'frames'", function()
+      misuse("^unknown option 'frames'", function()
         saturn.client(cluster.address, { limits = { frames = 1 } })
       end)
     end)
@@ -177,8 +147,8 @@ def wait(value=None):
       local started = loop.now()
       raises("timeout", "2 of 3 workers", client.wait_for_workers, client, 3, 0.3)
       assert.is_true(loop.now() - started < 5)
-      misuse("client_spec.lua:%d+: wait_for_workers needs", function() client:wait_for_workers(0) end)
-      misuse("client_spec.lua:%d+: wait_for_workers needs", function() client:wait_for_workers "two" end)
+      misuse("^wait_for_workers needs", function() client:wait_for_workers(0) end)
+      misuse("^wait_for_workers needs", function() client:wait_for_workers "two" end)
     end)
   end)
 
@@ -301,15 +271,15 @@ def wait(value=None):
     end)
 
     it("refuses a Lua function and what names no Python code, at the caller's line", function()
-      misuse("client_spec.lua:%d+: a Lua function cannot run on a Dask worker", function()
+      misuse("^a Lua function cannot run on a Dask worker", function()
         client:submit(function() end, 1)
       end)
-      misuse("client_spec.lua:%d+: expected a Python function", function() client:submit(nil, 1) end)
-      misuse("client_spec.lua:%d+: expected a Python function", function() client:submit({}, 1) end)
-      misuse("client_spec.lua:%d+: expected a Python function", function() client:submit("not a name", 1) end)
-      misuse("client_spec.lua:%d+: a Lua function cannot run", function() client:map(print, { 1 }) end)
-      misuse("client_spec.lua:%d+: map needs a list", function() client:map "abs" end)
-      misuse("client_spec.lua:%d+: map needs lists, but argument 2 is a number", function() client:map("abs", 1) end)
+      misuse("^expected a Python function", function() client:submit(nil, 1) end)
+      misuse("^expected a Python function", function() client:submit({}, 1) end)
+      misuse("^expected a Python function", function() client:submit("not a name", 1) end)
+      misuse("^a Lua function cannot run", function() client:map(print, { 1 }) end)
+      misuse("^map needs a list", function() client:map "abs" end)
+      misuse("^map needs lists, but argument 2 is a number", function() client:map("abs", 1) end)
     end)
 
     it("sends what is said in a view of the client", function()
@@ -322,8 +292,8 @@ def wait(value=None):
       assert.equal("w1", info.workers[holders("view-1")[1]].name)
       assert.equal(tostring(client), tostring(view))
       assert.equal(x, client:with { priority = 1 }:with { key = "view-1" }:submit("operator.add", 1, 2))
-      misuse("client_spec.lua:%d+: unknown option 'worker'", function() client:with { worker = "w1" } end)
-      misuse("client_spec.lua:%d+: option 'retries' must be integer", function() client:with { retries = "many" } end)
+      misuse("^unknown option 'worker'", function() client:with { worker = "w1" } end)
+      misuse("^option 'retries' must be integer", function() client:with { retries = "many" } end)
     end)
   end)
 
@@ -382,7 +352,7 @@ def wait(value=None):
       assert.same({ 3 }, plain(client:gather({ bad, good }, { errors = "skip" })))
       assert.same({ a = 3 }, plain(client:gather({ a = good, b = bad }, { errors = "skip" })))
       assert.is_nil(client:gather(bad, { errors = "skip" }))
-      misuse("client_spec.lua:%d+: option 'errors' must be", function() client:gather({}, { errors = "ignore" }) end)
+      misuse("^option 'errors' must be", function() client:gather({}, { errors = "ignore" }) end)
     end)
 
     it("test_gather_errors: each raises its own", function()
@@ -683,10 +653,10 @@ def wait(value=None):
     end)
 
     it("refuses what is no list of Futures, at the caller's line", function()
-      misuse("client_spec.lua:%d+: expected a list of Futures, not a number", function() saturn.wait(5) end)
-      misuse("client_spec.lua:%d+: expected a list of Futures, but element 1 is a number",
+      misuse("^expected a list of Futures, not a number", function() saturn.wait(5) end)
+      misuse("^expected a list of Futures, but element 1 is a number",
         function() saturn.wait { 5 } end)
-      misuse("client_spec.lua:%d+: option 'return_when'", function() saturn.wait({}, { return_when = "some" }) end)
+      misuse("^option 'return_when'", function() saturn.wait({}, { return_when = "some" }) end)
     end)
   end)
 

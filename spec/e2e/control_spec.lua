@@ -1,38 +1,13 @@
 -- What becomes of tasks, on a real scheduler of the release in $DASK: cancelling, retries, releasing, where and in
 -- which order they run, and the other options of client:with.
 local dask = require "spec.support.dask"
-local loop = require "saturn.loop"
 local saturn = require "saturn"
 local support = require "spec.support"
 
 local py = saturn.py
-local raises = support.raises
+local misuse, plain, raises, settles = support.misuse, support.plain, support.raises, support.settles
 
 local PATIENCE = 20 -- seconds that nothing here should take
-
-local function plain(value)
-  if type(value) ~= "table" then return value end
-  local copy = {}
-  for k, v in pairs(value) do copy[k] = plain(v) end
-  return copy
-end
-
-local function misuse(pattern, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok, "expected a misuse error")
-  assert.equal("string", type(err), tostring(err))
-  assert.truthy(err:find("^spec/e2e/control_spec%.lua:%d+: .*" .. pattern), err)
-end
-
--- Asks again and again until the answer is true.
-local function settles(ask, seconds)
-  local deadline = loop.now() + (seconds or 10)
-  repeat
-    local result = ask()
-    if result then return result end
-    loop.sleep(0.02)
-  until loop.now() > deadline
-end
 
 local function collect()
   collectgarbage()

@@ -1,38 +1,13 @@
 -- Delayed values and raw graphs on a real scheduler of the release in $DASK.
 local dask = require "spec.support.dask"
-local loop = require "saturn.loop"
 local saturn = require "saturn"
 local support = require "spec.support"
 
 local py, delayed, task, key = saturn.py, saturn.delayed, saturn.task, saturn.key
-local raises = support.raises
+local misuse, plain, raises, settles = support.misuse, support.plain, support.raises, support.settles
 local inc, add = delayed(py.fn "lambda x: x + 1", { key = "inc" }), delayed "operator.add"
 
 local PATIENCE = 30 -- seconds that nothing here should take
-
-local function plain(value)
-  if type(value) ~= "table" then return value end
-  local copy = {}
-  for k, v in pairs(value) do copy[k] = plain(v) end
-  return copy
-end
-
-local function misuse(pattern, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok, "expected a misuse error")
-  assert.equal("string", type(err), tostring(err))
-  assert.truthy(err:find("^spec/e2e/graph_spec%.lua:%d+: .*" .. pattern), err)
-end
-
--- Asks the scheduler until the answer is as wanted.
-local function settles(ask, seconds)
-  local deadline = loop.now() + (seconds or 10)
-  repeat
-    local result = ask()
-    if result then return result end
-    loop.sleep(0.02)
-  until loop.now() > deadline
-end
 
 describe("graphs", function()
   local cluster, client, other

@@ -5,29 +5,16 @@ local loop = require "saturn.loop"
 local saturn = require "saturn"
 local support = require "spec.support"
 
-local py, raises = saturn.py, support.raises
+local py = saturn.py
+local keys_of, misuse, raises = support.keys_of, support.misuse, support.raises
 
 local PATIENCE = 30 -- seconds that nothing here should take
-
-local function keys_of(map)
-  local list = {}
-  for key in pairs(map) do list[#list + 1] = key end
-  table.sort(list)
-  return list
-end
 
 local function has(list, item)
   for _, each in ipairs(list) do
     if each == item then return true end
   end
   return false
-end
-
-local function misuse(pattern, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok, "expected a misuse error")
-  assert.equal("string", type(err), tostring(err))
-  assert.truthy(err:find(pattern), err)
 end
 
 -- What a display writes to.
@@ -75,13 +62,7 @@ def held_back(value=None):
 
   -- Asks again and again until the answer is true.
   local function settles(ask)
-    local deadline = loop.now() + PATIENCE
-    repeat
-      local result = ask()
-      if result then return result end
-      loop.sleep(0.02)
-    until loop.now() > deadline
-    error("what was waited for did not happen", 2)
+    return support.settles(ask, PATIENCE) or error("what was waited for did not happen", 2)
   end
 
   -- Waits until the task runs. The scheduler may not have heard of it yet.
@@ -271,9 +252,9 @@ def order(name):
     end)
 
     it("refuses what names nothing", function()
-      misuse("inspect_spec.lua:%d+: expected Futures or keys, not a number", function() client:who_has(5) end)
-      misuse("inspect_spec.lua:%d+: a worker is named", function() client:nthreads { {} } end)
-      misuse("inspect_spec.lua:%d+: unknown option 'sumary'", function() client:nbytes(nil, { sumary = true }) end)
+      misuse("^expected Futures or keys, not a number", function() client:who_has(5) end)
+      misuse("^a worker is named", function() client:nthreads { {} } end)
+      misuse("^unknown option 'sumary'", function() client:nbytes(nil, { sumary = true }) end)
       raises("value", "no worker named 'w9'", client.nthreads, client, "w9")
     end)
   end)
@@ -294,7 +275,7 @@ def write():
       local all = client:scheduler_logs()
       assert.is_true(#all > 3)
       assert.equal(lines[2].message, all[#all].message)
-      misuse("inspect_spec.lua:%d+: the number of log lines", function() client:scheduler_logs(0) end)
+      misuse("^the number of log lines", function() client:scheduler_logs(0) end)
     end)
 
     it("of workers", function()
@@ -479,7 +460,7 @@ print(dump["scheduler"]["tasks"][%q]["state"], len(dump["workers"]), sorted(dump
       assert.truthy(out.text:find "held_back %[ +%] 0/1\n$", out.text)
       open()
       assert.equal(1, x:result(PATIENCE))
-      misuse("inspect_spec.lua:%d+: progress needs a list of Futures, but element 1", function()
+      misuse("^progress needs a list of Futures, but element 1", function()
         saturn.progress { 5 }
       end)
     end)

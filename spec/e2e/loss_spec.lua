@@ -6,7 +6,7 @@ local saturn = require "saturn"
 local support = require "spec.support"
 
 local py = saturn.py
-local raises = support.raises
+local misuse, raises, settles = support.misuse, support.raises, support.settles
 
 local PATIENCE = 30 -- seconds that nothing here should take
 local SOON = 8 -- seconds: far less than PATIENCE, and enough for a machine that is busy
@@ -17,16 +17,6 @@ def wait(name, value=None):
     Event(name).wait(60)
     return value
 ]]
-
--- Asks again and again until the answer is true.
-local function settles(ask, seconds)
-  local deadline = loop.now() + (seconds or 10)
-  repeat
-    local result = ask()
-    if result then return result end
-    loop.sleep(0.02)
-  until loop.now() > deadline
-end
 
 local function eventually(condition, seconds) return loop.poll(condition, seconds or 10) end
 
@@ -284,17 +274,10 @@ describe("loss", function()
         { { heartbeat = 0 }, "'heartbeat'" }, { { heartbeat = "5" }, "'heartbeat'" }, { { resume = "" }, "'resume'" },
         { { resume = 5 }, "'resume'" }, { { on_status = true }, "'on_status'" },
       } do
-        local ok, err = pcall(function() saturn.client(cluster.address, case[1]) end)
-        assert.is_false(ok)
-        assert.equal("string", type(err), tostring(err))
-        assert.truthy(err:find("loss_spec.lua:%d+: .*" .. case[2]), err)
+        misuse(case[2], function() saturn.client(cluster.address, case[1]) end)
       end
-      local ok, err = pcall(function() observer:release_held() end)
-      assert.is_false(ok)
-      assert.truthy(tostring(err):find "loss_spec.lua:%d+: release_held needs the name", err)
-      ok, err = pcall(function() observer:detach() end)
-      assert.is_false(ok)
-      assert.truthy(tostring(err):find "loss_spec.lua:%d+: only a client with the option 'resume'", err)
+      misuse("^release_held needs the name", function() observer:release_held() end)
+      misuse("^only a client with the option 'resume'", function() observer:detach() end)
     end)
   end)
 
@@ -624,8 +607,8 @@ describe("loss", function()
 
     -- Kills the worker at an address without a word of goodbye.
     local function kill(address)
-      for i, worker in ipairs(cluster.workers) do
-        if worker.address == address then
+      for i = #cluster.workers, 1, -1 do -- an address may have been that of a worker killed before
+        if cluster.workers[i].address == address then
           cluster:kill_worker(i)
           dead = dead + 1
           return

@@ -27,13 +27,7 @@ static int decode(lua_State *L)
     sat_error err = {SAT_OK, ""};
     /* a buffer for those that are out of band: the input itself */
     sat_status status = satL_unpickle(L, *pickle, pickle, 1, &limits, &err);
-    if (status != SAT_OK) {
-        if (lua_gettop(L) != 2 || err.status != status || err.text[0] == '\0') abort();
-        return 0;
-    }
-    if (lua_gettop(L) != 3) abort();
-    lua_call(L, 1, 0);
-    return 0;
+    return state_use(L, status, &err);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

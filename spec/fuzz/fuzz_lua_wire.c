@@ -30,13 +30,7 @@ static int decode(lua_State *L)
     sat_message *message = lua_touserdata(L, 1);
     sat_error err = {SAT_OK, ""};
     sat_status status = satL_push_msgpack(L, message, message->frames[0], &limits, 1, &err);
-    if (status != SAT_OK) {
-        if (lua_gettop(L) != 2 || err.status != status || err.text[0] == '\0') abort();
-        return 0;
-    }
-    if (lua_gettop(L) != 3) abort();
-    lua_call(L, 1, 0);
-    return 0;
+    return state_use(L, status, &err);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

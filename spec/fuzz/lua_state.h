@@ -2,6 +2,7 @@
 #ifndef SATURN_FUZZ_LUA_STATE_H
 #define SATURN_FUZZ_LUA_STATE_H
 
+#include "../../csrc/core/status.h"
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -74,6 +75,19 @@ static void state_run(lua_State *L, lua_CFunction call, void *arg, uint8_t fail)
     }
     lua_settop(L, 1);
     if (++runs % 16 == 0 || failed) lua_gc(L, LUA_GCCOLLECT);
+}
+
+/* What a reader of the Lua face gave: on failure a reason and an untouched stack, else the value, which the function
+ * before it (state_run's) is called with. */
+static int state_use(lua_State *L, sat_status status, const sat_error *err)
+{
+    if (status != SAT_OK) {
+        if (lua_gettop(L) != 2 || err->status != status || err->text[0] == '\0') abort();
+        return 0;
+    }
+    if (lua_gettop(L) != 3) abort();
+    lua_call(L, 1, 0);
+    return 0;
 }
 
 #endif

@@ -90,6 +90,34 @@ function support.raises(kind, pattern, fn, ...)
   return err
 end
 
+-- Calls fn, which must raise an error that is a text, at a line of the file that called this, and match the pattern
+-- behind that.
+function support.misuse(pattern, fn)
+  local ok, err = pcall(fn)
+  if ok then error("expected a misuse error, but nothing was raised", 2) end
+  local file = debug.getinfo(2, "S").short_src
+  local at = type(err) == "string" and err:sub(1, #file) == file and err:match("^:%d+: ()", #file + 1)
+  if not at or not err:sub(at):find(pattern) then
+    error(("expected a misuse error at a line of %s that matches %q: %s"):format(file, pattern, tostring(err)), 2)
+  end
+end
+
+-- What is in a value, without the metatables that Python's values come with.
+function support.plain(value)
+  if type(value) ~= "table" then return value end
+  local copy = {}
+  for k, v in pairs(value) do copy[k] = support.plain(v) end
+  return copy
+end
+
+-- The keys of a table, sorted.
+function support.keys_of(map)
+  local list = {}
+  for key in pairs(map) do list[#list + 1] = key end
+  table.sort(list)
+  return list
+end
+
 -- True while a process runs (a zombie counts).
 function support.alive(pid) return (os.execute(("kill -0 %d 2>/dev/null"):format(pid))) == true end
 
@@ -101,6 +129,18 @@ function support.eventually(fn, seconds)
     if result then return result end
     os.execute "sleep 0.05"
   until os.time() >= stop
+end
+
+-- Asks in turns of saturn's loop until the answer is true, for at most so many seconds (10); returns it, or nil.
+-- Unlike a condition of the loop, the function may call the library.
+function support.settles(ask, seconds)
+  local loop = require "saturn.loop"
+  local deadline = loop.now() + (seconds or 10)
+  repeat
+    local result = ask()
+    if result then return result end
+    loop.sleep(0.02)
+  until loop.now() > deadline
 end
 
 return support

@@ -1,9 +1,8 @@
 /* lua.c of the sanitized builds: a small interpreter linked with the sanitizers, so that the module can be loaded.
  * Takes [-e text]... [-l module]... [script [args]], or a script on stdin, as lua does.
  *
- * Its collector never rests, and memory can be made to run out: Lua's allocator and the
- * module's malloc, calloc and realloc (which the linker's --wrap leads here) count their calls together. The Lua module
- * spec.memory has
+ * Its collector never rests, and memory can be made to run out: Lua's allocator and the module's malloc, calloc and
+ * realloc (which the linker's --wrap leads here) count their calls together. The Lua module spec.memory has
  *   run(n, once, fn, ...) → how many calls were refused, then what pcall(fn, ...) returns
  * in which allocation n and all after it fail; with `once` only the first of Lua's own from n on, which makes Lua
  * collect all garbage right there and ask again. The collector rests meanwhile, for Lua has no memory to call a

@@ -126,7 +126,8 @@ end
 
 -- Nobody will ask for this error any more: Lua's warnings are where it can still be seen.
 local function warn_of(task)
-  warn("saturn: a coroutine that nobody joined failed: ", tostring(task.results[1]))
+  local ok, text = pcall(tostring, task.results[1]) -- an error object's __tostring may fail, too
+  warn("saturn: a coroutine that nobody joined failed: ", ok and text or "with an error that has no text")
 end
 
 local function resume(task, ...)
