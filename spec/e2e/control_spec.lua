@@ -213,6 +213,17 @@ describe("control", function()
       assert.equal("text", x:result(PATIENCE))
     end)
 
+    it("a late word of the failure is not taken for the next try's", function()
+      local dir <close> = support.tmpdir()
+      local path = dir.path .. "/file"
+      local x = client:submit(NEEDS, path)
+      assert.equal("FileNotFoundError", x:exception(PATIENCE).type)
+      support.write_all(path, "text")
+      client:send { op = "report-key", key = x.key }
+      x:retry()
+      assert.equal("text", x:result(PATIENCE))
+    end)
+
     it("test_released_dependencies: what was let go is computed again", function()
       local dir <close> = support.tmpdir()
       local path = dir.path .. "/file"
@@ -361,6 +372,34 @@ def fire(gate, done):
       local key = future.key
       saturn.fire_and_forget { future }
       future:release()
+      assert.truthy(forgotten(key))
+    end)
+
+    it("drops what ended before the scheduler heard of it", function()
+      local finished = client:submit("operator.neg", 1)
+      finished:result(PATIENCE)
+      saturn.fire_and_forget(finished)
+      -- One that has ended, but not as far as the client knows: it does not look at the network meanwhile.
+      local name, open = new_gate()
+      local unheard = client:submit(GATE, name, 1)
+      open()
+      os.execute "sleep 0.5"
+      saturn.fire_and_forget(unheard)
+      local keys = { finished.key, unheard.key }
+      finished:release()
+      unheard:release()
+      for _, key in ipairs(keys) do assert.truthy(forgotten(key)) end
+    end)
+
+    it("goes on when the client is closed", function()
+      local other = saturn.client(cluster.address, { timeout = PATIENCE })
+      local name, open = new_gate()
+      local future = other:submit(GATE, name, 1)
+      local key = future.key
+      saturn.fire_and_forget(future)
+      other:close()
+      assert.truthy(settles(function() return task_status(key) == "processing" end))
+      open()
       assert.truthy(forgotten(key))
     end)
 

@@ -1,12 +1,10 @@
 --- What a client does with tasks that are on their way: cancel, retry, let them run without a Future.
 
-local core = require "saturn.core"
 local delayed = require "saturn.graph.delayed"
 local errors = require "saturn.error"
 local future = require "saturn.dask.future"
+local keys = require "saturn.graph.key"
 local ops = require "saturn.dask.ops"
-
-local encode = core.wire.encode
 
 local M = {}
 
@@ -93,24 +91,41 @@ end
 ---@param futures any a Future, or tables of them at any depth
 function M.retry(client, futures)
   client:check_open()
+  local found = own_futures(client, futures, "retry")
+  -- What the scheduler has still to say of the failure must not be taken for that of the next try.
+  client:settle(client.request_timeout)
   local failed = {}
-  for _, each in ipairs(own_futures(client, futures, "retry")) do
+  for _, each in ipairs(found) do
     if each.status == "error" then failed[#failed + 1] = each end
   end
   if #failed == 0 then return end
   -- Pending at once: the scheduler's word for it comes on another connection than the reply, perhaps later.
   for _, each in ipairs(failed) do each:mark("pending") end
-  local ok, err = pcall(client.scheduler.call, client.scheduler, "retry",
+  local ok, reply = pcall(client.scheduler.call, client.scheduler, "retry",
     { keys = keys_of(failed), client = client.id }, client.request_timeout)
   if not ok then
     pcall(ask_again, client, failed)
-    error(err, 0)
+    error(reply, 0)
   end
   local retried = {}
-  for _, key in ipairs(err) do retried[encode(key)] = true end
+  for _, key in ipairs(reply) do retried[keys.future_id(key)] = true end
   for _, each in ipairs(failed) do
     if not retried[each:id()] then ask_again(client, { each }) end
   end
+end
+
+-- What stands for those who forgot, at the scheduler.
+local NOBODY = "fire-and-forget"
+
+-- The scheduler drops the wish when the task ends. One that comes after the end would hold the result for ever, so it
+-- is taken back when the end is known here.
+local function forget(client, key)
+  client:send { op = "client-desires-keys", keys = { key }, client = NOBODY }
+  local held = client.session:future(key, client)
+  held:on_done(function()
+    held:release()
+    pcall(client.send, client, { op = "client-releases-keys", keys = { key }, client = NOBODY })
+  end)
 end
 
 --- Lets tasks run to their end without anybody holding their Futures. What they return is dropped.
@@ -121,7 +136,7 @@ function M.fire_and_forget(futures)
     errors.misuse(2, "fire_and_forget needs a Future or a table of Futures, not a %s", type(futures))
   end
   for _, each in ipairs(found) do
-    each.client:send { op = "client-desires-keys", keys = { each.key }, client = "fire-and-forget" }
+    if not each:done() then forget(each.client, each.key) end
   end
 end
 

@@ -6,7 +6,7 @@ local errors = require "saturn.error"
 local loop = require "saturn.loop"
 local server = require "saturn.dask.server"
 
-local encode = core.wire.encode
+local future_id = require("saturn.graph.key").future_id
 
 local M = {}
 
@@ -25,14 +25,9 @@ local function value_of(serialized)
   return value
 end
 
--- As future:id() has it.
-local function id_of(key)
-  return type(key) == "string" and key or encode(key)
-end
-
 local function store(values, data)
   if type(data) ~= "table" then return end
-  for key, serialized in pairs(data) do values[id_of(key)] = serialized end
+  for key, serialized in pairs(data) do values[future_id(key)] = serialized end
 end
 
 local function through_scheduler(client, keys, values, timeout)

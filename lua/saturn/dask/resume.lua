@@ -6,6 +6,7 @@
 
 local core = require "saturn.core"
 local errors = require "saturn.error"
+local future_id = require("saturn.graph.key").future_id
 local loop = require "saturn.loop"
 
 local M = {}
@@ -123,15 +124,11 @@ local function take_over(session, key, state)
   end
 end
 
-local function id_of(key)
-  return type(key) == "string" and key or core.wire.encode(key)
-end
-
 local function states_of(client, keys, deadline)
   local timeout = math.max(0, deadline - loop.now())
   local reply = client.scheduler:start("get_task_status", { keys = keys }):wait(timeout)
   local states = {}
-  for key, state in pairs(reply) do states[id_of(key)] = state end
+  for key, state in pairs(reply) do states[future_id(key)] = state end
   return states
 end
 
@@ -143,7 +140,7 @@ local function find(client, deadline)
   for first = 1, #keys, CHUNK do
     local chunk = table.move(keys, first, math.min(#keys, first + CHUNK - 1), 1, {})
     local states = states_of(client, chunk, deadline)
-    for _, key in ipairs(chunk) do take_over(session, key, states[id_of(key)]) end
+    for _, key in ipairs(chunk) do take_over(session, key, states[future_id(key)]) end
   end
   errors.check(session:desire())
 end

@@ -39,6 +39,12 @@ function M.id(value)
   return type(value) == "table" and core.wire.encode(value) or value
 end
 
+--- What future:id() gives for a task of this key, as replies have it.
+---@return string
+function M.future_id(value)
+  return type(value) == "string" and value or core.wire.encode(value)
+end
+
 --- The word by which dashboards group tasks of this key.
 ---@return string
 function M.prefix(value)
