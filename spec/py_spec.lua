@@ -270,6 +270,32 @@ describe("an exception", function()
   end)
 end)
 
+describe("what an exception says", function()
+  local junk = { {}, { 1 }, { "a" }, { 1, "b" }, { "a", "b" }, { "a", 5, 1 << 62, math.mininteger, "e" },
+    { "a", "b", -5, 9, {} }, { "a", "b", 1 << 62, (1 << 62) + 1, "e" }, { 1, 2, 3, 4, 5 }, { 1, {}, {}, {}, {} },
+    { "\xff", "\xff\xfe", 0, 1, "\xff" }, { math.mininteger, "\xff" }, { { 1 } }, { core.null, core.null, 5 } }
+
+  it("is a text, whatever its arguments are", function()
+    for class in ([[builtins.KeyError builtins.UnicodeDecodeError builtins.UnicodeEncodeError builtins.SyntaxError
+      builtins.ExceptionGroup builtins.OSError json.decoder.JSONDecodeError subprocess.CalledProcessError
+      urllib.error.URLError numpy.AxisError distributed.scheduler.KilledWorker distributed.scheduler.NoWorkerError
+      distributed.scheduler.NoValidWorkerError mymod.Other]]):gmatch "%S+" do
+      local module, name = class:match "^(.*)%.(%w+)$"
+      for _, args in ipairs(junk) do
+        local e = setmetatable({ module = module, name = name, args = args, attributes = { filename = args } },
+          core.pickle.types.exception)
+        assert.is_string(tostring(e))
+      end
+    end
+  end)
+
+  it("stops where exceptions hold each other", function()
+    local e = setmetatable({ module = "builtins", name = "ValueError" }, core.pickle.types.exception)
+    e.args = { e }
+    assert.is_string(tostring(e))
+  end)
+end)
+
 describe("the module", function()
   it("leaves what is rare for later", function()
     local program = [[

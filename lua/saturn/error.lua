@@ -1,7 +1,8 @@
 --- The error object of everything that fails at run time, and the checks that raise misuse errors.
 --
 -- A failure at run time raises a table with `kind`, `message` and, by kind, more fields (`status`, `key`, `type`,
--- `args`, `traceback`, `cause`). Misuse (a wrong type, an unknown option) raises a plain string at the caller's line.
+-- `args`, `traceback`, `notes`, `cause`, `context`). Misuse (a wrong type, an unknown option) raises a plain string at
+-- the caller's line.
 
 ---@alias saturn.ErrorKind
 ---| "connect"   # no connection could be made
@@ -25,7 +26,9 @@
 ---@field type string? Python class name (task)
 ---@field args table? arguments of the Python exception (task)
 ---@field traceback string? Python traceback, formatted (task)
+---@field notes string[]? what was added with add_note() (task)
 ---@field cause saturn.Error? what the Python exception was raised from (task)
+---@field context saturn.Error? what was being handled when it was raised, where there is no cause (task)
 local Error = {}
 Error.__index = Error
 Error.__name = "saturn.error"
@@ -37,12 +40,16 @@ local function task_text(err)
   if err.cause then
     lines[#lines + 1] = tostring(err.cause)
     lines[#lines + 1] = "\nThe above exception was the direct cause of the following exception:\n"
+  elseif err.context then
+    lines[#lines + 1] = tostring(err.context)
+    lines[#lines + 1] = "\nDuring handling of the above exception, another exception occurred:\n"
   end
   if err.traceback and err.traceback ~= "" then
     lines[#lines + 1] = "Traceback (most recent call last):"
     lines[#lines + 1] = (err.traceback:gsub("\n+$", ""))
   end
   lines[#lines + 1] = err.message
+  for _, note in ipairs(err.notes or {}) do lines[#lines + 1] = note end
   return table.concat(lines, "\n")
 end
 

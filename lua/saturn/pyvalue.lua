@@ -530,24 +530,7 @@ function types.traceback.__tostring(self)
   return table.concat(lines, "\n")
 end
 
--- What Python's str(exception) gives.
-local function exception_message(self)
-  local args = rawget(self, "args")
-  if type(args) ~= "table" or #args == 0 then return "" end
-  local name = rawget(self, "name")
-  if #args == 1 then
-    if type(args[1]) == "string" and name ~= "KeyError" then return args[1] end
-    return py.repr(args[1])
-  end
-  if (rawget(self, "module") == "builtins") and math_type(args[1]) == "integer" and type(args[2]) == "string" and
-    (name == "OSError" or name:find("Error$") and name:find("^File") or name == "PermissionError" or
-      name == "ConnectionRefusedError" or name == "TimeoutError" or name == "IsADirectoryError" or
-      name == "NotADirectoryError") then
-    local text = ("[Errno %d] %s"):format(args[1], args[2])
-    return args[3] ~= nil and args[3] ~= null and ("%s: %s"):format(text, py.repr(args[3])) or text
-  end
-  return py.repr(args)
-end
+local function exception_message(self) return require("saturn.exception").text(self) end
 
 function types.exception.__tostring(self)
   local message = exception_message(self)

@@ -460,6 +460,81 @@ def wait(value=None):
       assert.truthy(err.cause.message:find "invalid literal for int")
     end)
 
+    it("tells what was being handled when an exception was raised, and its notes", function()
+      -- from tblib 2 on the pickle of an exception has them
+      local carries = client:submit(py.fn [[
+        def carries():
+            import inspect
+            from tblib import pickling_support
+            return "notes" in inspect.signature(pickling_support.unpickle_exception).parameters
+      ]]):result(PATIENCE)
+      local bad = client:submit(py.fn [[
+        def handle(text):
+            try:
+                return int(text)
+            except ValueError:
+                error = KeyError(text)
+                if hasattr(error, "add_note"):
+                    error.add_note("try a number")
+                else:
+                    error.__notes__ = ["try a number"]
+                raise error
+      ]], "five")
+      local err = raises("task", "^KeyError: 'five'$", bad.result, bad, PATIENCE)
+      assert.is_nil(err.cause)
+      if carries then
+        assert.equal("ValueError", err.context.type)
+        assert.same({ "try a number" }, err.notes)
+        assert.truthy(tostring(err):find("ValueError: .*\n\nDuring handling of the above exception, another exception "
+          .. "occurred:\n\nTraceback.*\nKeyError: 'five'\ntry a number$"), tostring(err))
+      else
+        assert.is_nil(err.context or err.notes)
+        assert.truthy(tostring(err):find("^Traceback.*\nKeyError: 'five'$"), tostring(err))
+      end
+      local quiet = client:submit(py.fn [[
+        def quiet():
+            try:
+                1 / 0
+            except Exception:
+                raise KeyError(5) from None
+      ]])
+      err = raises("task", "^KeyError: 5$", quiet.result, quiet, PATIENCE)
+      assert.is_nil(err.context or err.notes)
+    end)
+
+    it("says of an exception what str() says", function()
+      local says = py.fn [[
+        def says(f):
+            try:
+                f()
+            except BaseException as e:
+                return type(e).__name__ + ": " + str(e)
+
+        def start(source):
+            return says(eval(source))
+      ]]
+      for _, source in ipairs {
+        "lambda: open('/no/such')", "lambda: __import__('os').rename('/no/such', '/b')",
+        "lambda: __import__('socket').create_connection(('127.0.0.1', 1))",
+        "lambda: __import__('urllib.request').request.urlopen('http://127.0.0.1:1')",
+        "lambda: __import__('os').close(-1)", "lambda: exec('raise OSError(5)')",
+        "lambda: exec('raise OSError(5, \"x\")')",
+        "lambda: b'a\\xff'.decode()", "lambda: b'\\xf0\\x9f'.decode()", "lambda: 'a\\u20ac'.encode('ascii')",
+        "lambda: '\\xe9\\u20ac'.encode('ascii')", "lambda: '\\U0001f600'.encode('latin-1')",
+        "lambda: compile('a b', 'dir/f.py', 'exec')", "lambda: compile('if 1:\\nx', 'f.py', 'exec')",
+        "lambda: __import__('subprocess').run(['false'], check=True)",
+        "lambda: __import__('subprocess').run('exit 3', shell=True, check=True)",
+        "lambda: __import__('json').loads('{')", "lambda: __import__('json').loads('[\\n\"\\u20ac\" x]')",
+        "lambda: {}['a']", "lambda: {}[1, 2]", "lambda: [][1]", "lambda: exec('raise ValueError(1, \"two\")')",
+        "lambda: exec('raise ValueError(ValueError(\"inner\"))')", "lambda: exec('raise ValueError([1, {}])')",
+        "lambda: __import__('numpy').sum(__import__('numpy').zeros(3), axis=4)",
+        "lambda: exec('raise ExceptionGroup(\"some\", [ValueError(1), KeyError(2)])')",
+      } do
+        local err = client:submit(py.fn(source)):exception(PATIENCE)
+        assert.equal(client:submit(says, source):result(PATIENCE), err.message, source)
+      end
+    end)
+
     it("names an exception class that was defined in the source", function()
       local bad = client:submit(py.fn [[
         class Broken(Exception):

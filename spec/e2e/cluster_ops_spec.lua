@@ -21,6 +21,7 @@ describe("cluster operations", function()
         ["distributed.worker.memory.rebalance.measure"] = "managed",
         ["distributed.worker.memory.rebalance.sender-min"] = 0,
         ["distributed.worker.memory.rebalance.sender-recipient-gap"] = 0,
+        ["distributed.scheduler.allowed-failures"] = 1,
       },
     }
     client = saturn.client(cluster.address, { timeout = PATIENCE })
@@ -339,6 +340,20 @@ def variables():
       assert.not_equal(before[at.w0], after[now.w0])
       assert.equal(before[at.w1], after[now.w1])
       misuse("^restart_workers needs", function() client:restart_workers() end)
+    end)
+
+    it("a task that kills its workers fails, and the nannies start others", function()
+      local before = client:run("os.getpid")
+      local killer = client:submit(py.fn "lambda: __import__('os')._exit(1)")
+      local after_it = client:submit("operator.neg", killer)
+      local err = raises("task", "^KilledWorker: 2 workers died while they ran the task '", killer.result, killer,
+        PATIENCE)
+      assert.equal("distributed.scheduler.KilledWorker", err.type)
+      assert.truthy(err.message:find(("'%s', the last of them at tcp://127.0.0.1:"):format(killer.key), 1, true))
+      assert.equal(err.message, raises("task", nil, after_it.result, after_it, PATIENCE).message)
+      client:wait_for_workers(2, PATIENCE)
+      assert.not_same(before, client:run("os.getpid"))
+      assert.equal(5, client:submit("operator.add", 1, 4):result(PATIENCE))
     end)
 
     it("restart_workers refuses workers without a nanny", function()

@@ -2,7 +2,7 @@
 
 local core = require "saturn.core"
 local errors = require "saturn.error"
-local py = require "saturn.py"
+local text_of = require("saturn.exception").text
 
 local M = {}
 
@@ -26,17 +26,9 @@ local function short_name(exception)
   return module and not UNNAMED[module] and module .. "." .. exception.name or exception.name
 end
 
--- What str() gives for the exception: its one argument, or all of them as a tuple. A KeyError quotes its one.
 local function message_of(exception)
-  local args = exception.args
-  if type(args) ~= "table" or #args == 0 then return exception.name end
-  local text
-  if #args > 1 then
-    text = py.repr(py.tuple(table.move(args, 1, #args, 1, {})))
-  else
-    text = exception.name == "KeyError" and py.repr(args[1]) or tostring(args[1])
-  end
-  return ("%s: %s"):format(exception.name, text)
+  local words = text_of(exception)
+  return words == "" and exception.name or ("%s: %s"):format(exception.name, words)
 end
 
 local SOURCE = "<saturn>"
@@ -68,6 +60,14 @@ local function format_traceback(traceback)
   return #lines > 0 and table.concat(lines, "\n") or nil
 end
 
+-- What add_note() added.
+local function notes_of(exception)
+  if type(exception.notes) ~= "table" then return nil end
+  local notes = {}
+  for i, note in ipairs(exception.notes) do notes[i] = tostring(note) end
+  return notes[1] and notes
+end
+
 -- Causes of causes: a chain is as long as the program makes it.
 local LONGEST_CHAIN = 50
 
@@ -75,14 +75,19 @@ local function build(exception, traceback, key, depth)
   if type(exception) ~= "table" or type(exception.name) ~= "string" then
     return errors.new("task", "the task failed with an exception that cannot be read", { key = key })
   end
-  local cause = type(exception.cause) == "table" and depth < LONGEST_CHAIN
-    and build(exception.cause, exception.cause.traceback, key, depth + 1) or nil
+  local function earlier(other)
+    if type(other) ~= "table" or depth >= LONGEST_CHAIN then return nil end
+    return build(other, other.traceback, key, depth + 1)
+  end
+  local cause = earlier(exception.cause)
   return errors.new("task", message_of(exception), {
     key = key,
     type = short_name(exception),
     args = exception.args,
     traceback = format_traceback(traceback or exception.traceback),
+    notes = notes_of(exception),
     cause = cause,
+    context = not cause and not exception.suppress_context and earlier(exception.context) or nil,
   })
 end
 
