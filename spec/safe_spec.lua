@@ -147,6 +147,9 @@ describe("saturn.safe", function()
     until not iterator.err
     assert.same({ 1, 1 }, { n, failures })
     local pending <close> = task("pending", 1)
+    local batches = saturn.as_completed({ pending }, { timeout = 0.02 }):batches()
+    for _ in batches do error "nothing is done" end
+    support.assert_kind(batches.err, "timeout", "the next Future")
     local late = saturn.as_completed({ pending }, { timeout = 0.02 })
     for _ in late do error "not reached" end
     support.assert_kind(late.err, "timeout")

@@ -134,9 +134,17 @@ function AsCompleted:next_batch()
   return batch
 end
 
---- Iterates over batches.
+-- An object and no function, so that saturn.safe can keep the error that ends its loop.
+local Batches = { __name = "saturn.batches" }
+Batches.__index = Batches
+
+function Batches:__call() return self.source:next_batch() end
+
+function Batches:__tostring() return "<saturn.batches of " .. tostring(self.source) .. ">" end
+
+--- Iterates over batches: `for list in completed:batches() do`.
 function AsCompleted:batches()
-  return function() return self:next_batch() end
+  return setmetatable({ source = self }, Batches)
 end
 
 --- Forgets all that are waited for.
