@@ -246,6 +246,101 @@ describe("a peer that breaks the protocol", function()
     end
   end)
 
+  describe("answers that are no answers to the request", function()
+    local WAIT = 0.05
+    local null = saturn.null
+    local answers = {
+      null, 5, "text", true, 1.5, {}, { 5 }, { { 5 } }, { { { 5 } } }, { a = 5 }, { a = "x" }, { a = { 5 } },
+      { a = {} }, { a = { b = 5 } }, { workers = 5 }, { workers = { a = 5 } }, { workers = { a = {} } },
+      { packages = 5 },
+      { total_threads = "x", workers = {}, services = { dashboard = "x" } }, { status = "OK" },
+      { status = "OK", result = 5 }, { keys = 5 }, { data = 5 }, { status = "error", exception = 5 },
+    }
+    local dir = support.tmpdir()
+    local calls = {
+      variable = function(c)
+        c:variable "x":set(1, WAIT)
+        return c:variable "x":get(WAIT)
+      end,
+      queue = function(c)
+        c:queue "x":put(1, WAIT)
+        return c:queue "x":get(WAIT)
+      end,
+      ["a queue's batch"] = function(c) return c:queue "x":get_many(true) end,
+      event = function(c) return c:event "x":wait(WAIT), c:event "x":is_set() end,
+      lock = function(c)
+        local lock = c:lock "x"
+        if lock:acquire(WAIT) then lock:release() end
+      end,
+      locked = function(c) return c:lock "x":locked() end,
+      publish = function(c) return c:publish("x", 1) end,
+      datasets = function(c) return c:datasets() end,
+      dataset = function(c) return c:dataset "x" end,
+      unpublish = function(c) return c:unpublish "x" end,
+      metadata = function(c)
+        c:set_metadata("a", 1)
+        return c:get_metadata { "a", "b" }
+      end,
+      events = function(c) return c:events "a" end,
+      run = function(c) return c:run "os.getpid" end,
+      run_on_scheduler = function(c) return c:run_on_scheduler "os.getpid" end,
+      upload_file = function(c) return c:upload_file "README.md" end,
+      register_plugin = function(c) return c:register_plugin(saturn.plugins.PipInstall { packages = { "x" } }) end,
+      unregister_plugin = function(c) return c:unregister_plugin "x" end,
+      restart = function(c) return c:restart { timeout = WAIT } end,
+      restart_workers = function(c) return c:restart_workers({ "tcp://a:1" }, { timeout = WAIT }) end,
+      retire_workers = function(c) return c:retire_workers { "tcp://a:1" } end,
+      rebalance = function(c) return c:rebalance(nil, { timeout = WAIT }) end,
+      amm = function(c) return c:amm():running(WAIT) end,
+      nthreads = function(c) return c:nthreads "w" end,
+      who_has = function(c) return c:who_has "a" end,
+      has_what = function(c) return c:has_what() end,
+      processing = function(c) return c:processing() end,
+      nbytes = function(c) return c:nbytes "a" end,
+      call_stack = function(c) return c:call_stack() end,
+      scheduler_logs = function(c) return c:scheduler_logs(3) end,
+      worker_logs = function(c) return c:worker_logs(3) end,
+      task_stream = function(c) return c:task_stream() end,
+      profile = function(c) return c:profile() end,
+      story = function(c) return c:story "a" end,
+      performance_report = function(c) c:performance_report(dir.path .. "/report.html"):close() end,
+      dump_cluster_state = function(c) return c:dump_cluster_state(dir.path .. "/dump") end,
+      write_scheduler_file = function(c) return c:write_scheduler_file(dir.path .. "/scheduler.json") end,
+      versions = function(c) return c:versions() end,
+      scatter = function(c) return c:scatter({ 1 }, { timeout = WAIT }) end,
+      broadcast = function(c) return c:scatter({ 1 }, { broadcast = true, timeout = WAIT }) end,
+      retry = function(c) return c:retry { task(c, "erred-good") } end,
+      held = function(c) return c:held "a" end,
+      scheduler_info = function(c) return c:scheduler_info(), tostring(c) end,
+      dashboard_link = function(c) return c.dashboard_link end,
+      wait_for_workers = function(c) return c:wait_for_workers(1, WAIT) end,
+      gather = function(c) return task(c, "good"):result(WAIT) end,
+      direct = function(c) return c:gather({ task(c, "good") }, { direct = true, timeout = WAIT }) end,
+    }
+
+    local control
+    local function answer_with(args) control.scheduler:call("answer-with", args, PATIENCE) end
+
+    setup(function() control = connect "fake" end)
+    after_each(function() answer_with {} end)
+    teardown(function()
+      control:close()
+      dir:remove()
+    end)
+
+    for name, call in pairs(calls) do
+      it(name, function()
+        for i, answer in ipairs(answers) do
+          answer_with {}
+          local client <close> = connect "fake"
+          answer_with { value = answer }
+          local ok, err = pcall(call, client)
+          assert(ok or errors.is_error(err), ("answer %d: %s"):format(i, tostring(err)))
+        end
+      end)
+    end
+  end)
+
   it("a thousand times, without a trace", function()
     collectgarbage()
     local function once(name)

@@ -393,7 +393,13 @@ ODD = {  # these are no reason to end the connection
 
 
 class FakeScheduler:
-    """Answers like a scheduler. A task named in VALUES, REPLIES or ERRORS ends at once, with what is said there."""
+    """Answers like a scheduler. A task named in VALUES, REPLIES or ERRORS ends at once, with what is said there.
+
+    The request answer-with makes it answer all that come after with its `value`, on all connections; without one it is
+    itself again.
+    """
+
+    answer = ()
 
     def serve(self, conn):
         conn.hello()
@@ -402,7 +408,12 @@ class FakeScheduler:
             op = message.get("op")
             if op == "register-client":
                 return self.stream(conn)
-            if op == "versions":
+            if op == "answer-with":
+                FakeScheduler.answer = (message["value"],) if "value" in message else ()
+                conn.send("OK")
+            elif FakeScheduler.answer:
+                conn.send(FakeScheduler.answer[0])
+            elif op == "versions":
                 conn.send({"packages": {"distributed": VERSION}})
             elif op == "identity":
                 conn.send({"type": "Scheduler", "workers": {}, "services": {}})
@@ -431,6 +442,8 @@ class FakeScheduler:
             for message in batch if isinstance(batch, list) else [batch]:
                 if message.get("op") in ("close-client", "close-stream"):
                     return
+                if message.get("op") == "report-key" and str(message["key"]).startswith("settle"):
+                    conn.send([{"op": "cancelled-key", "key": message["key"]}])  # there is no such task
                 if message.get("op") == "update-graph":
                     for key in message["keys"]:
                         self.task(conn, key)

@@ -65,8 +65,9 @@ end
 
 -- A build without a proper version: what the answer to `identity` holds tells the newest form from the rest.
 local function guess_release(scheduler, timeout)
-  local identity = scheduler:call("identity", nil, timeout)
-  return type(identity) == "table" and identity.total_threads and 20250400 or nil
+  local ok, identity = pcall(scheduler.call, scheduler, "identity", nil, timeout)
+  if ok then return identity.total_threads and 20250400 or nil end
+  if not (errors.is_error(identity) and identity.kind == "protocol") then error(identity, 0) end
 end
 
 local function check_release(version, release)

@@ -6,6 +6,7 @@ local errors = require "saturn.error"
 local files = require "saturn.dask.files"
 local ops = require "saturn.dask.ops"
 local server = require "saturn.dask.server"
+local shapes = require "saturn.dask.shapes"
 local targets = require "saturn.dask.targets"
 
 local ask = targets.ask
@@ -87,6 +88,8 @@ end
 ---@field client table saturn, lua
 ---@field warning string? a table of the packages whose versions differ; nil when all fit
 
+local NODE_VERSIONS = "versions of a node"
+
 --- The versions of the software of the scheduler and all workers. Workers that do not answer are left out.
 ---@param options table? packages (more Python packages to ask for), timeout
 ---@return saturn.Versions
@@ -97,6 +100,8 @@ function M.versions(client, options)
   local workers = ask(client, "broadcast", {
     msg = { op = "versions", packages = packages }, on_error = "ignore",
   }, options.timeout)
+  shapes.check(NODE_VERSIONS, scheduler)
+  for _, worker in pairs(workers) do shapes.check(NODE_VERSIONS, worker) end
   return {
     scheduler = scheduler,
     workers = workers,
@@ -306,6 +311,7 @@ function M.story(client, what, options)
     msg = { op = "get_story", keys_or_stimuli = keys }, on_error = on_error,
   }, options.timeout)
   for address, records in pairs(workers) do
+    shapes.check("story of a node", records)
     for _, record in ipairs(records) do events[#events + 1] = story_event(address, record) end
   end
   return events

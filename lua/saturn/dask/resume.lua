@@ -8,6 +8,7 @@ local core = require "saturn.core"
 local errors = require "saturn.error"
 local future_id = require("saturn.graph.key").future_id
 local loop = require "saturn.loop"
+local shapes = require "saturn.dask.shapes"
 
 local M = {}
 
@@ -318,6 +319,7 @@ function M.held(client, name, timeout)
   name = check_name(client, name, "held")
   client:check_open()
   local keys = client:with({}):run_on_scheduler(require("saturn.py").fn(HELD), name)
+  shapes.check("keys of a client", keys)
   local futures = {}
   for i, key in ipairs(keys) do futures[i] = client.session:future(key, client) end
   if #keys > 0 then client:send { op = "client-desires-keys", keys = keys, client = client.id } end

@@ -4,6 +4,7 @@
 local core = require "saturn.core"
 local errors = require "saturn.error"
 local loop = require "saturn.loop"
+local shapes = require "saturn.dask.shapes"
 
 ---@class saturn.Server
 ---@field address string
@@ -65,6 +66,7 @@ function Call:reply(keep_nil)
   local reply = errors.check(self.call:reply(keep_nil))
   self.call:close()
   if type(reply) == "table" and reply.status == "uncaught-error" then raise_remote(self.op, reply) end
+  shapes.check(self.op, reply)
   return reply
 end
 

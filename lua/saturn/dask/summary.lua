@@ -33,7 +33,7 @@ end
 ---@param address string the scheduler's
 ---@return string?
 function M.dashboard(summary, address)
-  local port = summary.services.dashboard
+  local port = math.tointeger(summary.services.dashboard)
   local host = address:match("^%a[%w+]*://(.+):%d+$")
   if not port or not host then return nil end
   return ("http://%s:%d/status"):format(host, port)

@@ -37,7 +37,7 @@ function M.events(client, topic)
   check_topic(topic)
   local list = {}
   local events = coordination.ask(coordination.client(client), "events", { topic = topic }, true)
-  for i, event in ipairs(events or {}) do list[i] = { time = event[1], message = plain(event[2]) } end
+  for i, event in ipairs(events) do list[i] = { time = event[1], message = plain(event[2]) } end
   return list
 end
 
