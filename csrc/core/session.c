@@ -229,14 +229,18 @@ static void set_state(sat_session *session, sat_key *key, sat_key_state state)
     session->changed_last = key;
 }
 
-sat_key *sat_session_changed(sat_session *session)
+sat_key *sat_session_changed(const sat_session *session)
+{
+    return session->changed_first;
+}
+
+void sat_session_told(sat_session *session)
 {
     sat_key *key = session->changed_first;
-    if (key == NULL) return NULL;
     session->changed_first = key->next_changed;
     if (session->changed_first == NULL) session->changed_last = NULL;
     key->changed = false;
-    return key;
+    sat_key_release(key);
 }
 
 static void set_reason(sat_key *key, const void *text, size_t len)
@@ -804,8 +808,7 @@ sat_session *sat_session_retain(sat_session *session)
 
 static void free_keys(sat_session *session)
 {
-    sat_key *key;
-    while ((key = sat_session_changed(session)) != NULL) sat_key_release(key);
+    while (sat_session_changed(session)) sat_session_told(session);
     unlist_all(session);
     free(session->buckets);
 }

@@ -96,8 +96,10 @@ sat_status sat_session_desire(sat_session *session, sat_error *err);
 /* The name of the Python type of a finished key ("int", "numpy.ndarray"); "" when unknown. */
 const char *sat_session_type(const sat_session *session, uint16_t type);
 
-/* The next watched key whose state changed; the caller owns the reference. NULL: none. */
-sat_key *sat_session_changed(sat_session *session);
+/* The first watched key whose state changed, which the list of them holds. NULL: none. */
+sat_key *sat_session_changed(const sat_session *session);
+/* Takes that key from the list. */
+void sat_session_told(sat_session *session);
 
 /* The next message of the stream that is not about keys (restart, event, ...): *map is one msgpack map of the message,
  * which the caller owns. NULL: none. */

@@ -160,7 +160,7 @@ static int future_id(lua_State *L)
     return 1;
 }
 
-/* watch() → true when the state may still change: session:changed() will tell */
+/* watch(on | nil): whether session:changed() tells when the state changes; nil is true */
 static int future_watch(lua_State *L)
 {
     future_box *box = check_future(L, 1);
@@ -579,12 +579,11 @@ static int session_event(lua_State *L)
 /* session:changed() → the id of the next watched Future whose state changed, or nil */
 static int session_changed(lua_State *L)
 {
-    sat_key *key = sat_session_changed(check_session(L)->session);
+    sat_session *session = check_session(L)->session;
+    const sat_key *key = sat_session_changed(session);
     if (key == NULL) return 0;
-    future_box *box = lua_newuserdatauv(L, sizeof *box, 1); /* keeps the key while its name is pushed */
-    box->key = key;
-    luaL_setmetatable(L, FUTURE);
     push_id(L, key);
+    sat_session_told(session);
     return 1;
 }
 

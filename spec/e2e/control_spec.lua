@@ -286,6 +286,23 @@ describe("control", function()
       assert.equal(0, #holders "counted")
     end)
 
+    it("what is released goes at once, also when its end was waited for", function()
+      collectgarbage "stop"
+      finally(function() collectgarbage "restart" end)
+      local before = client.session:count()
+      local futures, ended = client:map("operator.neg", { 1, 2, 3 }), 0
+      for _, each in ipairs(futures) do each:on_done(function() ended = ended + 1 end) end
+      saturn.wait(futures, { timeout = PATIENCE })
+      assert.equal(3, ended)
+      local keys = {}
+      for i, each in ipairs(futures) do
+        keys[i] = each.key
+        each:release()
+      end
+      assert.equal(before, client.session:count())
+      for _, key in ipairs(keys) do assert.truthy(forgotten(key)) end
+    end)
+
     it("test_garbage_collection_with_scatter", function()
       local future = client:scatter({ 1 }, { hash = false })
       local key = future.key
