@@ -612,6 +612,7 @@ def wait(value=None):
       local open, release = gate "release_pending"
       local finished, failed, pending = client:submit("abs", -1), client:submit("int", "x"), client:submit(open)
       saturn.wait({ finished, failed }, { timeout = PATIENCE })
+      collectgarbage() -- what earlier tests left is not to go meanwhile
       local before = client.session:count()
       local key = finished.key
       finished:release()
