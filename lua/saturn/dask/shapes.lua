@@ -84,6 +84,7 @@ local SHAPES = {
 ---@param value any
 function M.check(op, value)
   local shape = SHAPES[op]
+  if value == false then value = nil end -- an answer that is None
   local why = shape and fault(value, shape)
   if why then errors.raise("protocol", ("%s: the answer is not what Dask's is: it %s"):format(op, why)) end
 end
