@@ -1563,15 +1563,15 @@ static outcome push_array(vm *v, const char *text, int ndim, const int64_t *shap
     return FAILED;
 }
 
-/* The array of Python objects over a flat list, which was made for it. */
-static outcome object_array(vm *v, slot list, int ndim, const int64_t *shape, int64_t total, bool fortran)
+/* The array of Python objects over a flat list, which was made for it. NumPy lists them in C order, also those of an
+ * array that says it is in Fortran's. */
+static outcome object_array(vm *v, slot list, int ndim, const int64_t *shape, int64_t total)
 {
     int64_t strides[SAT_ARRAY_MAX_DIMS], step = 8;
     sat_error err;
     if (!is_kind(v, list, O_LIST) || v->objects[list.u.i].count != (uint64_t)total) return NOT_MINE;
     if (!push_value(v, list)) return FAILED;
-    for (int k = 0; k < ndim; k++) {
-        int i = fortran ? k : ndim - 1 - k;
+    for (int i = ndim - 1; i >= 0; i--) {
         strides[i] = step;
         step *= shape[i] > 0 ? shape[i] : 1;
     }
@@ -1602,7 +1602,7 @@ static outcome build_ndarray(vm *v, uint32_t array, slot state)
     if (!shape_of(v, dims, &ndim, shape, &total)) return NOT_MINE;
     const char *text = dtype_text(v, dtype);
     if (is_kind(v, raw, O_LIST))
-        result = object_array(v, raw, ndim, shape, total, fortran);
+        result = object_array(v, raw, ndim, shape, total);
     else if (slice_of(v, raw, &bytes))
         result = push_array(v, text, ndim, shape, fortran, bytes);
     else
