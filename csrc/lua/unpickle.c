@@ -91,7 +91,7 @@ typedef struct vm {
 } vm;
 
 /* Lua stack of the machine. */
-enum { LS_VM = 1, LS_OBJECTS, LS_TUPLE, LS_DICT, LS_SET, LS_TOP = LS_SET };
+enum { LS_VM = 1, LS_OBJECTS, LS_TUPLE, LS_DICT, LS_SET, LS_BYTES, LS_TOP = LS_BYTES };
 
 enum { SHORT_STRING = 40, FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000, PAUSE_COLLECTOR_BYTES = 1 << 18 };
 
@@ -400,23 +400,173 @@ static bool to_pool(vm *v, const slot *from, size_t n, uint32_t *off)
 static bool push_value(vm *v, slot s);
 static bool text_of(vm *v, slot s, const uint8_t **data, size_t *len);
 
-/* Pushes bytes as they stand inside an inert object: marked where the string alone would go back as str. */
-static bool push_marked(vm *v, slot s)
+/* ---- bytes inside objects
+ *
+ * A string that was bytes goes back as str when it is UTF-8. Whoever uses the value may live with that, but what is in an
+ * inert object must go back as it came. Which strings of a container were bytes is noted in LS_BYTES (container → key →
+ * what of the entry), and when a container turns out to be part of an object, they become py.bytes. */
+
+enum { NOTED_VALUE = 1, NOTED_KEY = 2 };
+
+static bool is_bytes(vm *v, slot s)
 {
-    const uint8_t *data;
-    size_t len;
-    if ((s.kind == S_BYTES || is_kind(v, s, O_BYTES)) && text_of(v, s, &data, &len) && sat_utf8_valid(data, len)) {
-        lua_createtable(v->L, 0, 1);
-        if (!push_value(v, s)) return false;
-        lua_setfield(v->L, -2, "value");
-        satL_py_set(v->L, PY_BYTES);
-        return true;
-    }
-    return push_value(v, s);
+    return s.kind == S_BYTES || is_kind(v, s, O_BYTES);
 }
 
-/* Gives an object its Lua value. `room_for` is how many items will follow, `marked` keeps bytes apart from str. */
-static bool make(vm *v, uint32_t index, size_t room_for, bool marked)
+static void keep_bytes(vm *v);
+
+/* The first bytes came: what objects have by now is looked at. */
+static void begin_notes(vm *v)
+{
+    lua_State *L = v->L;
+    lua_newtable(L);
+    lua_replace(L, LS_BYTES);
+    for (uint32_t i = 0; i < v->nobjects; i++) {
+        if (v->objects[i].kind != O_OBJECT) continue;
+        lua_rawgeti(L, LS_OBJECTS, i);
+        keep_bytes(v);
+        lua_pop(L, 1);
+    }
+}
+
+/* Notes that an entry of the table at `container` was bytes; its key is on top of the stack, and is popped. True when
+ * that is not needed, since the table is part of an object. */
+static bool note_bytes(vm *v, int container, lua_Integer what)
+{
+    lua_State *L = v->L;
+    int key = lua_gettop(L);
+    if (lua_isnil(L, LS_BYTES)) begin_notes(v);
+    lua_pushvalue(L, container);
+    int noted = lua_rawget(L, LS_BYTES);
+    if (noted == LUA_TBOOLEAN) {
+        lua_settop(L, key - 1);
+        return true;
+    }
+    if (noted == LUA_TNIL) {
+        lua_newtable(L);
+        lua_replace(L, -2);
+        lua_pushvalue(L, container);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, LS_BYTES);
+    }
+    lua_pushvalue(L, key);
+    lua_rawget(L, -2);
+    what |= lua_tointeger(L, -1);
+    lua_pushvalue(L, key);
+    lua_pushinteger(L, what);
+    lua_rawset(L, -4);
+    lua_settop(L, key - 1);
+    return false;
+}
+
+/* The string on top of the stack becomes py.bytes where it would go back as str. */
+static void box_bytes(lua_State *L)
+{
+    size_t len;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+    if (text == NULL || !sat_utf8_valid((const uint8_t *)text, len)) return;
+    lua_createtable(L, 0, 1);
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "value");
+    satL_py_set(L, PY_BYTES);
+}
+
+/* The order of the keys of the dict at `dict`, in which those noted become py.bytes that are the dict's keys, too. */
+static void box_keys(lua_State *L, int dict, int notes)
+{
+    bool ordered = lua_rawgetp(L, dict, &satL_py_extra) == LUA_TTABLE;
+    int order = lua_gettop(L);
+    lua_Integer n = ordered ? (lua_Integer)lua_rawlen(L, order) : 0;
+    for (lua_pushnil(L); lua_next(L, notes); lua_settop(L, order + 1)) {
+        int key = order + 1;
+        if (!(lua_tointeger(L, -1) & NOTED_KEY)) continue;
+        lua_pushvalue(L, key);
+        box_bytes(L);
+        if (lua_type(L, -1) != LUA_TTABLE) continue;
+        for (lua_Integer i = 1; i <= n; i++) {
+            lua_rawgeti(L, order, i);
+            bool same = lua_rawequal(L, -1, key);
+            lua_pop(L, 1);
+            if (!same) continue;
+            lua_pushvalue(L, -1);
+            lua_rawseti(L, order, i);
+            break;
+        }
+        lua_pushvalue(L, key);
+        lua_rawget(L, dict);
+        lua_rawset(L, dict); /* the box, the value */
+        lua_pushvalue(L, key);
+        lua_pushnil(L);
+        lua_rawset(L, dict);
+    }
+    lua_settop(L, order - 1);
+}
+
+/* Makes py.bytes of all that was bytes in the value on top of the stack, at any depth. Each table is looked at once. */
+static void keep_bytes(vm *v)
+{
+    lua_State *L = v->L;
+    int value = lua_gettop(L), kind = lua_type(L, value);
+    if (lua_isnil(L, LS_BYTES)) return;
+    luaL_checkstack(L, 16, "pickle");
+    if (kind == LUA_TUSERDATA) { /* an array of objects has them in a list */
+        if (lua_getiuservalue(L, value, 1) == LUA_TTABLE) keep_bytes(v);
+        lua_settop(L, value);
+        return;
+    }
+    if (kind != LUA_TTABLE) return;
+    lua_pushvalue(L, value);
+    int noted = lua_rawget(L, LS_BYTES);
+    if (noted == LUA_TBOOLEAN) {
+        lua_settop(L, value);
+        return;
+    }
+    lua_pushvalue(L, value);
+    lua_pushboolean(L, true);
+    lua_rawset(L, LS_BYTES);
+    if (noted == LUA_TTABLE) {
+        int notes = value + 1;
+        bool keys = false;
+        for (lua_pushnil(L); lua_next(L, notes); lua_settop(L, notes + 1)) {
+            lua_Integer what = lua_tointeger(L, -1);
+            keys = keys || (what & NOTED_KEY);
+            if (!(what & NOTED_VALUE)) continue;
+            lua_pushvalue(L, notes + 1);
+            lua_pushvalue(L, -1);
+            lua_rawget(L, value);
+            box_bytes(L);
+            lua_rawset(L, value);
+        }
+        if (keys) box_keys(L, value, notes);
+    }
+    lua_settop(L, value);
+    for (lua_pushnil(L); lua_next(L, value); lua_settop(L, value + 1)) {
+        keep_bytes(v);
+        lua_pushvalue(L, value + 1);
+        keep_bytes(v);
+    }
+    lua_settop(L, value);
+}
+
+/* The same for the value of a slot, which is on top of the stack. */
+static void keep(vm *v, slot s)
+{
+    if (is_bytes(v, s)) box_bytes(v->L);
+    else if (s.kind == S_OBJ) keep_bytes(v);
+}
+
+/* Whether the table on top of the stack was looked at already: what comes later is kept at once. */
+static bool is_kept(lua_State *L)
+{
+    if (lua_isnil(L, LS_BYTES)) return false;
+    lua_pushvalue(L, -1);
+    bool kept = lua_rawget(L, LS_BYTES) == LUA_TBOOLEAN;
+    lua_pop(L, 1);
+    return kept;
+}
+
+/* Gives an object its Lua value. `room_for` is how many items will follow. */
+static bool make(vm *v, uint32_t index, size_t room_for)
 {
     lua_State *L = v->L;
     object o = v->objects[index];
@@ -443,9 +593,13 @@ static bool make(vm *v, uint32_t index, size_t room_for, bool marked)
         lua_setmetatable(L, -2);
         for (size_t i = 0; i < o.count; i++) {
             slot item = v->pool[o.off + i];
-            if (!(marked ? push_marked(v, item) : push_value(v, item))) {
+            if (!push_value(v, item)) {
                 lua_pop(L, 1);
                 return false;
+            }
+            if (is_bytes(v, item)) {
+                lua_pushinteger(L, (lua_Integer)i + 1);
+                (void)note_bytes(v, lua_gettop(L) - 2, NOTED_VALUE); /* it is in no object yet */
             }
             lua_rawseti(L, -2, (lua_Integer)i + 1);
         }
@@ -512,7 +666,7 @@ static bool push_value(vm *v, slot s)
         lua_pushlstring(L, (const char *)s.u.s, s.len);
         return true;
     case S_OBJ:
-        if (!(v->objects[s.u.i].flags & F_MADE) && !make(v, (uint32_t)s.u.i, 0, false)) return false;
+        if (!(v->objects[s.u.i].flags & F_MADE) && !make(v, (uint32_t)s.u.i, 0)) return false;
         lua_rawgeti(L, LS_OBJECTS, s.u.i);
         return true;
     }
@@ -623,6 +777,15 @@ static bool set_field(vm *v, const char *name, slot s)
     return true;
 }
 
+/* The same for what is inside an inert object. */
+static bool set_kept(vm *v, const char *name, slot s)
+{
+    if (!push_value(v, s)) return false;
+    keep(v, s);
+    lua_setfield(v->L, -2, name);
+    return true;
+}
+
 static void set_int(vm *v, const char *name, int64_t value)
 {
     lua_pushinteger(v->L, value);
@@ -717,7 +880,7 @@ static bool settle(vm *v, const slot *items, size_t n, unsigned *height)
         const object *o = &v->objects[index];
         if (o->height > *height) *height = o->height;
         if (o->kind != O_TUPLE || (o->flags & F_MADE)) continue;
-        if (!make(v, index, 0, false)) return false;
+        if (!make(v, index, 0)) return false;
     }
     return true;
 }
@@ -753,9 +916,10 @@ static bool extend(vm *v, uint32_t target, const slot *items, size_t n)
         at = (lua_Integer)lua_rawlen(L, -1);
     } else {
         if (n > UINT32_MAX - o.count) return no_memory(v);
-        if (!make(v, target, n, false)) return false;
+        if (!make(v, target, n)) return false;
         lua_rawgeti(L, LS_OBJECTS, target);
     }
+    bool kept = o.kind == O_OBJECT || is_kept(L);
     for (size_t i = 0; i < n; i++) {
         slot s = items[i];
         if (s.kind == S_OBJ && v->objects[s.u.i].height > height) height = v->objects[s.u.i].height;
@@ -763,7 +927,13 @@ static bool extend(vm *v, uint32_t target, const slot *items, size_t n)
             lua_pushinteger(L, s.u.i);
         else if (!push_value(v, s))
             return false;
-        lua_rawseti(L, -2, ++at);
+        at++;
+        if (!kept && is_bytes(v, s)) {
+            lua_pushinteger(L, at);
+            kept = note_bytes(v, lua_gettop(L) - 2, NOTED_VALUE);
+        }
+        if (kept) keep(v, s);
+        lua_rawseti(L, -2, at);
     }
     lua_pop(L, 1);
     v->objects[target].count += (uint32_t)n;
@@ -815,11 +985,10 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
         }
         lua_remove(L, -2);
     } else {
-        if (!make(v, target, n / 2, false)) return false;
+        if (!make(v, target, n / 2)) return false;
         lua_rawgeti(L, LS_OBJECTS, target);
     }
-    /* A dict that becomes the state of an object keeps bytes apart from str, so that it can go back. */
-    bool marked = v->scan.pos < v->scan.end && *v->scan.pos == 'b';
+    bool kept = o.kind == O_OBJECT || is_kept(L);
     bool ordered = (o.flags & F_ORDERED) != 0;
     if (ordered && lua_rawgetp(L, -1, &satL_py_extra) != LUA_TTABLE) {
         lua_pop(L, 1);
@@ -833,6 +1002,13 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
         if (hv > h) h = hv;
         if (h > height) height = h;
         if (!push_key(v, &o, items[i])) return false;
+        lua_Integer bytes = is_bytes(v, items[i + 1]) ? NOTED_VALUE : 0;
+        if (is_bytes(v, items[i]) && lua_type(L, -1) == LUA_TSTRING) bytes |= NOTED_KEY;
+        if (bytes && !kept) {
+            lua_pushvalue(L, -1);
+            kept = note_bytes(v, lua_gettop(L) - 2, bytes);
+        }
+        if (kept) keep(v, items[i]);
         if (ordered) {
             lua_pushvalue(L, -1);
             if (lua_rawget(L, -3) == LUA_TNIL) {
@@ -841,7 +1017,8 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
             }
             lua_pop(L, 1);
         }
-        if (!(marked ? push_marked(v, items[i + 1]) : push_value(v, items[i + 1]))) return false;
+        if (!push_value(v, items[i + 1])) return false;
+        if (kept) keep(v, items[i + 1]);
         lua_rawset(L, -3);
     }
     lua_pop(L, ordered ? 2 : 1);
@@ -930,10 +1107,9 @@ static bool new_inert(vm *v, slot callable, slot args, slot kwargs, bool is_new,
     known what = is_kind(v, callable, O_GLOBAL) ? (known)v->objects[callable.u.i].known : K_NOTHING;
     if (height_of(v, args) > height) height = height_of(v, args);
     if (height_of(v, kwargs) > height) height = height_of(v, kwargs);
-    if (is_kind(v, args, O_TUPLE) && !make(v, (uint32_t)args.u.i, 0, true)) return false;
     lua_createtable(L, 0, 4);
-    if (!set_class(v, callable) || !set_field(v, "args", args)) return false;
-    if (kwargs.kind != S_NONE && !set_field(v, "kwargs", kwargs)) return false;
+    if (!set_class(v, callable) || !set_kept(v, "args", args)) return false;
+    if (kwargs.kind != S_NONE && !set_kept(v, "kwargs", kwargs)) return false;
     if (is_new) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "new");
@@ -1450,6 +1626,7 @@ static outcome call_exception(vm *v, const call *c, slot *out)
     if (!set_class(v, class)) return FAILED;
     if (attrs) {
         if (!push_value(v, args)) return FAILED;
+        keep_bytes(v);
         lua_pushliteral(L, "args");
         if (lua_rawget(L, -2) != LUA_TTABLE) {
             lua_pop(L, 1);
@@ -1458,7 +1635,7 @@ static outcome call_exception(vm *v, const call *c, slot *out)
         }
         lua_setfield(L, table, "args");
         lua_setfield(L, table, "attributes");
-    } else if (!set_field(v, "args", args)) {
+    } else if (!set_kept(v, "args", args)) {
         return FAILED;
     }
     for (size_t i = 2; i < c->n && i < 7; i++) {
@@ -2115,10 +2292,8 @@ static bool do_build(vm *v, slot target, slot state)
         return raise_height(v, index, v->objects[v->objects[index].count].height);
     case O_OBJECT: {
         unsigned height = height_of(v, state);
-        if (is_kind(v, state, O_TUPLE) && !make(v, (uint32_t)state.u.i, 0, true)) return false;
         lua_rawgeti(L, LS_OBJECTS, index);
-        if (!push_marked(v, state)) return false;
-        lua_setfield(L, -2, "state");
+        if (!set_kept(v, "state", state)) return false;
         lua_settop(L, LS_TOP);
         return raise_height(v, index, height);
     }
@@ -2410,6 +2585,7 @@ static int run(lua_State *L)
         lua_getmetatable(L, -1);
         lua_remove(L, -2);
     }
+    lua_pushnil(L); /* LS_BYTES: a table when it is needed */
     for (;;) {
         if (sat_pickle_quick(&v->scan, &op)) {
             bool ok;

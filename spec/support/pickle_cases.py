@@ -20,6 +20,11 @@ import sys
 import uuid
 import zoneinfo
 
+try:
+    import numpy as np
+except ImportError:
+    np = None
+
 Point = collections.namedtuple("Point", "x y")
 
 
@@ -39,6 +44,9 @@ class Plain:
 
     def __eq__(self, other):
         return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __repr__(self):
+        return "Plain(%s)" % ", ".join("%s=%r" % pair for pair in self.__dict__.items())
 
 
 class Slots:
@@ -136,7 +144,10 @@ def fixed():
         pathlib.PurePosixPath("."), pathlib.PureWindowsPath("C:\\x\\y"), ValueError("x", 1), KeyError("k"),
         OSError(2, "no", "f"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), Problem("p", 3), int, len, str.upper, Plain,
         Plain.__init__, os.path.join, Point(1, "y"), Color.RED, Color.BLUE, Level.LOW | Level.HIGH, Plain(a=1, b=b"xy", c=[2]),
-        slots, Stateful(), WithArgs(1, b"bytes", "s", None), NewArgs(1, k="v"), listy, dicty,
+        Plain(deep=[b"a", {"k": b"b", b"key": (b"c",)}, {b"d"}, collections.deque([b"e"]),
+                    collections.OrderedDict([(b"f", b"g"), ("h", 1), (b"i", 2)]), frozenset([b"j"]), {(b"k", 1): 2},
+                    np.array([b"l", [b"m"]], object) if np else None]),
+        slots, Stateful(), WithArgs([b"x", {"y": b"z"}], b"bytes"), WithArgs(1, b"bytes", "s", None), NewArgs(1, k="v"), listy, dicty,
         [Plain(n=i) for i in range(10)], {"k": Point(1, 2)},
     ]
     return values
@@ -229,9 +240,7 @@ class Random:
 
 
 def numpy_values():
-    try:
-        import numpy as np
-    except ImportError:
+    if np is None:
         return []
     return [
         np.float64(1.5), np.float32(0.5), np.int8(-3), np.uint64(2**63 + 1), np.bool_(True), np.complex128(1 + 2j),
@@ -288,45 +297,47 @@ def plain(value):
     return value
 
 
-def same(x, y, seen):
-    x = plain(x) if type(x) is bytes else x
+def same(x, y, seen, inside=False):
+    """Whether x came back as y. What is inside an object comes back exactly, or it could not be sent back unchanged."""
+    went = (lambda value: value) if inside else plain
+    x = went(x)
     if type(x) is array.array and type(y).__name__ == "ndarray":
         # Dask sends one that it finds by itself as its bytes, which are an array on the Lua side.
         return y.dtype.itemsize == x.itemsize and x.tolist() == y.tolist()
     if type(x) is not type(y):
-        # The bytes of an object's own state come back as bytes, or nothing could be sent back unchanged.
-        return isinstance(x, str) and isinstance(y, bytes) and x.encode() == y
+        # a container that an object has, too
+        return not inside and isinstance(x, str) and isinstance(y, bytes) and x.encode() == y
     if seen is not None and type(x) in (list, dict, set, collections.deque, collections.OrderedDict, Plain):
         if id(x) in seen:
             return seen[id(x)] is y
         seen[id(x)] = y
     if isinstance(x, (list, tuple, collections.deque)):
-        return len(x) == len(y) and all(same(a, b, seen) for a, b in zip(x, y)) and \
-            getattr(x, "__dict__", None) == getattr(y, "__dict__", None)
+        return len(x) == len(y) and all(same(a, b, seen, inside) for a, b in zip(x, y)) and \
+            same(getattr(x, "__dict__", None), getattr(y, "__dict__", None), None, True)
     if isinstance(x, dict):
         if len(x) != len(y) or getattr(x, "default_factory", 0) != getattr(y, "default_factory", 0):
             return False
-        if isinstance(x, collections.OrderedDict) and [plain(k) for k in x] != list(y):
+        if isinstance(x, collections.OrderedDict) and [went(k) for k in x] != list(y):
             return False
         for key, value in x.items():
             if key != key:
                 found = [v for k, v in y.items() if k != k]
-                if len(found) != 1 or not same(value, found[0], seen):
+                if len(found) != 1 or not same(value, found[0], seen, inside):
                     return False
                 continue
             if type(key) is bytes and key in y:
                 other = key
             else:
-                other = plain(key)
-            if other not in y or not same(value, y[other], seen):
+                other = went(key)
+            if other not in y or not same(value, y[other], seen, inside):
                 return False
         return True
     if isinstance(x, (set, frozenset)):
-        return {plain(v) for v in x} == y
+        return {went(v) for v in x} == y
     if type(x) is Plain:
-        return same(x.__dict__, y.__dict__, seen)
+        return same(x.__dict__, y.__dict__, seen, True)
     if isinstance(x, BaseException):
-        return same(x.args, y.args, seen) and same(x.__dict__, y.__dict__, seen)
+        return same(x.args, y.args, seen, True) and same(x.__dict__, y.__dict__, seen, True)
     if type(x).__module__ == "numpy" and hasattr(x, "dtype") and type(x).__name__ != "dtype":
         # arrays of objects become lists in C order on the way
         if x.ndim > 1 and x.dtype.kind != "O" and x.flags.f_contiguous != y.flags.f_contiguous:
@@ -349,13 +360,7 @@ def scalar(x):
         return x.item()
     if type(x).__module__ == "numpy" and not hasattr(x, "strides"):
         return x
-    try:
-        import numpy as np
-        if isinstance(x, np.generic) and x.dtype.kind not in "Mm":
-            return x.item()
-    except ImportError:
-        pass
-    return x
+    return x.item() if np and isinstance(x, np.generic) and x.dtype.kind not in "Mm" else x
 
 
 def records(path):
