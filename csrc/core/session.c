@@ -30,6 +30,11 @@ struct sat_session {
     sat_buf echo; /* keeps: the msgpack key that echoes ask for */
     uint64_t asked, echoed; /* echoes on this connection */
     sent *sent_first, *sent_last;
+    /* What the scheduler has yet to say of a key that was released while it was pending must not be taken for that of the
+     * next task of its name: behind such releases goes a probe, a question whose answer tells what came before it. */
+    sat_buf probe; /* the msgpack key that probes ask for */
+    uint32_t probes, answered; /* on this connection */
+    bool loose; /* a key that was pending is among the releases */
     double heard;
     sat_error failure;
     sat_key **buckets;
@@ -105,6 +110,13 @@ static bool hopeless(const sat_session *session)
     return session->closed || (session->comm == NULL && !session->keeps);
 }
 
+/* The probe that a key begun now comes after. */
+static uint32_t last_probe(const sat_session *session)
+{
+    if (session->comm && session->loose) return session->probes + 1;
+    return session->answered < session->probes ? session->probes : 0;
+}
+
 static sat_key *want(sat_session *session, const uint8_t *name, size_t len, bool *begun)
 {
     *begun = false;
@@ -129,6 +141,7 @@ static sat_key *want(sat_session *session, const uint8_t *name, size_t len, bool
     key->refs = 1;
     key->session = session;
     key->state = SAT_KEY_PENDING;
+    key->after = last_probe(session);
     key->listed = true;
     if (hopeless(session)) key->state = SAT_KEY_LOST;
     sat_key **link = find_link(session, name, len, hash);
@@ -194,6 +207,7 @@ static void queue_release(sat_session *session, const sat_key *key)
         return;
     }
     session->nreleases++;
+    session->loose = session->loose || key->state == SAT_KEY_PENDING;
     wake(session);
 }
 
@@ -435,13 +449,29 @@ static void echoed(sat_session *session)
     while (session->sent_first && session->sent_first->number <= session->echoed) free_sent(session);
 }
 
+/* The key that a message is about, unless that is an earlier task of its name. */
+static sat_key *find_key(sat_session *session, sat_slice name)
+{
+    sat_key *key = name.len ? sat_session_find(session, name.data, name.len) : NULL;
+    return key && key->after > session->answered ? NULL : key;
+}
+
+static bool is_name(sat_slice name, const sat_buf *other)
+{
+    return other->len > 0 && name.len == other->len && memcmp(name.data, other->data, name.len) == 0;
+}
+
 static void cancel_key(sat_session *session, sat_slice name, const fields *found)
 {
-    if (session->keeps && name.len == session->echo.len && memcmp(name.data, session->echo.data, name.len) == 0) {
+    if (session->keeps && is_name(name, &session->echo)) {
         echoed(session);
         return;
     }
-    sat_key *key = sat_session_find(session, name.data, name.len);
+    if (is_name(name, &session->probe)) {
+        session->answered++;
+        return;
+    }
+    sat_key *key = find_key(session, name);
     if (key == NULL) return;
     if (key->state == SAT_KEY_CANCELLED && key->reason) return; /* this client did it, and knows best why */
     set_state(session, key, SAT_KEY_CANCELLED);
@@ -518,7 +548,7 @@ static sat_status stream_started(sat_session *session, const fields *found, sat_
 
 static sat_status handle_key(sat_session *session, sat_message *message, const fields *found, bool *known, sat_error *err)
 {
-    sat_key *key = found->key.len ? sat_session_find(session, found->key.data, found->key.len) : NULL;
+    sat_key *key = find_key(session, found->key);
     *known = true;
     if (key && key->state == SAT_KEY_CANCELLED) key = NULL; /* it stays so; what comes was on its way */
     if (sat_mp_is(&found->op, "key-in-memory")) {
@@ -693,17 +723,23 @@ static bool copy_outgoing(sat_outgoing *to, const sat_outgoing *from)
     return false;
 }
 
+/* Asks for a key that no task has: the answer, that it is cancelled, says that all before was read. */
+static void pack_question(sat_buf *buf, const sat_buf *key)
+{
+    msgpack_packer packer;
+    sat_mp_packer(&packer, buf);
+    msgpack_pack_map(&packer, 2);
+    sat_mp_pack_text(&packer, "op");
+    sat_mp_pack_text(&packer, "report-key");
+    sat_mp_pack_text(&packer, "key");
+    sat_buf_append(buf, key->data, key->len);
+}
+
 /* Sends a batch, which has room for its number of ops. One that may have to be sent again ends with an echo. */
 static sat_status transmit(sat_session *session, sat_outgoing *batch, size_t ops, sat_error *err)
 {
     if (session->keeps) {
-        msgpack_packer packer;
-        sat_mp_packer(&packer, &batch->head);
-        msgpack_pack_map(&packer, 2);
-        sat_mp_pack_text(&packer, "op");
-        sat_mp_pack_text(&packer, "report-key");
-        sat_mp_pack_text(&packer, "key");
-        sat_buf_append(&batch->head, session->echo.data, session->echo.len);
+        pack_question(&batch->head, &session->echo);
         session->asked++;
         ops++;
     }
@@ -745,19 +781,32 @@ void sat_session_forget_sent(sat_session *session)
     while (session->sent_first) free_sent(session);
 }
 
-/* The key of the echoes is of this connection: an answer to the last one may still come. */
-static sat_status begin_keeping(sat_session *session, const char *id, sat_error *err)
+/* A key that no task has. It is of this connection: an answer of the last one may still come. */
+static sat_status name_question(sat_buf *name, const char *prefix, const char *id, sat_error *err)
 {
     msgpack_packer packer;
-    size_t prefix = strlen("saturn-echo-"), len = strlen(id);
+    sat_buf_clear(name);
+    sat_mp_packer(&packer, name);
+    msgpack_pack_str(&packer, strlen(prefix) + strlen(id));
+    msgpack_pack_str_body(&packer, prefix, strlen(prefix));
+    msgpack_pack_str_body(&packer, id, strlen(id));
+    return name->failed ? sat_fail_nomem(err) : SAT_OK;
+}
+
+static sat_status begin_probing(sat_session *session, const char *id, sat_error *err)
+{
+    session->probes = session->answered = 0;
+    session->loose = false;
+    for (size_t i = 0; i < session->nbuckets; i++)
+        for (sat_key *key = session->buckets[i]; key; key = key->next) key->after = 0;
+    return name_question(&session->probe, "saturn-probe-", id, err);
+}
+
+static sat_status begin_keeping(sat_session *session, const char *id, sat_error *err)
+{
     session->asked = session->echoed = 0;
-    sat_buf_clear(&session->echo);
-    sat_mp_packer(&packer, &session->echo);
-    msgpack_pack_str(&packer, prefix + len);
-    msgpack_pack_str_body(&packer, "saturn-echo-", prefix);
-    msgpack_pack_str_body(&packer, id, len);
-    if (session->echo.failed) return sat_fail_nomem(err);
-    sat_status status = session->keep ? send_keep(session, err) : SAT_OK;
+    sat_status status = name_question(&session->echo, "saturn-echo-", id, err);
+    if (status == SAT_OK && session->keep) status = send_keep(session, err);
     return status == SAT_OK ? send_again(session, err) : status;
 }
 
@@ -792,6 +841,7 @@ sat_status sat_session_connect(sat_session *session, sat_reactor *reactor, const
     session->heard = sat_now();
     session->comm = sat_comm_open(reactor, endpoint, limits, &handler, &session->failure);
     sat_status status = session->comm ? send_registration(session, id, &session->failure) : session->failure.status;
+    if (status == SAT_OK) status = begin_probing(session, id, &session->failure);
     if (status == SAT_OK && session->keeps) status = begin_keeping(session, id, &session->failure);
     if (status == SAT_OK) return SAT_OK;
     if (err) *err = session->failure;
@@ -824,6 +874,7 @@ void sat_session_release(sat_session *session)
     while ((message = sat_session_event(session, &map)) != NULL) sat_message_release(message);
     forget_unsent(session);
     sat_buf_free(&session->echo);
+    sat_buf_free(&session->probe);
     free(session->keep);
     for (size_t i = 1; i < session->ntypes; i++) free(session->types[i]);
     free(session->types);
@@ -940,6 +991,12 @@ static void batch_releases(sat_session *session)
     if (session->keep) batch_keys(session, op, session->keep, session->nreleases, &session->releases);
     sat_buf_clear(&session->releases);
     session->nreleases = 0;
+    if (session->loose && session->comm) {
+        pack_question(&session->batch.head, &session->probe);
+        session->ops++;
+        session->probes++;
+    }
+    session->loose = false;
 }
 
 /* And so do the holds: a later op may release one of the keys. */

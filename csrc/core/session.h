@@ -40,6 +40,7 @@ typedef struct sat_key {
     uint32_t hash;
     uint32_t refs;
     uint32_t len;
+    uint32_t after; /* the probe before whose answer what comes is about an earlier task of this name; 0: none */
     uint16_t type; /* index for sat_session_type; 0: not told */
     uint8_t state;
     bool watched; /* changes are put in the list of changes */

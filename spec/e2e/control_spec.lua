@@ -303,6 +303,16 @@ describe("control", function()
       for _, key in ipairs(keys) do assert.truthy(forgotten(key)) end
     end)
 
+    it("a key that is used again hears nothing of the task it named before", function()
+      local named = client:with { key = "used-again" }
+      local bad = named:submit("operator.truediv", 1, 0)
+      os.execute "sleep 0.5" -- the program does something else, and does not look at the network
+      bad:release()
+      local good = named:submit(py.fn "lambda: __import__('time').sleep(0.2) or 42")
+      assert.equal("pending", good.status)
+      assert.equal(42, good:result(PATIENCE))
+    end)
+
     it("test_garbage_collection_with_scatter", function()
       local future = client:scatter({ 1 }, { hash = false })
       local key = future.key
