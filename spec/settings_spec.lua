@@ -159,6 +159,14 @@ describe("settings", function()
     raises("value", "No such file", cloud.connect, { base_url = URL, token_file = dir.path .. "/absent" })
   end)
 
+  it("do not show a token that was given for its file", function()
+    for _, token in ipairs { "0123456789abcdef0123456789abcdef", "{\"token\": \"abcdef\"}", ("eyJh.x"):rep(40),
+      ("x"):rep(5000) } do
+      local err = raises("value", "the file", cloud.connect, { base_url = URL, token_file = token })
+      assert.is_nil(err.message:find(token:sub(1, 30), 1, true))
+    end
+  end)
+
   it("refuse unknown options at the caller's line", function()
     local ok, err = pcall(cloud.connect, { base_ur = URL })
     assert.is_false(ok)

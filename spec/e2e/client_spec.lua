@@ -1052,6 +1052,22 @@ describe("client over TLS", function()
       tls = { ca = cluster.tls.ca_file, cert = cluster.tls.cert_file, key = cluster.tls.key_file } })
     assert.equal(3, client:submit("operator.add", 1, 2):result(PATIENCE))
     raises("tls", "tls.ca: .*nowhere", connect, { ca = "/nowhere/ca.pem", cert = tls.cert, key = tls.key })
+    raises("tls", "tls.ca: /: Is a directory", connect, { ca = "/", cert = tls.cert, key = tls.key })
+  end)
+
+  it("takes PEM whose line breaks are escaped", function()
+    local client <close> = saturn.client(cluster.address, { timeout = PATIENCE,
+      tls = { ca = tls.ca:gsub("\n", "\\n"), cert = tls.cert:gsub("\n", "\\r\\n"), key = tls.key:gsub("\n", "\\n") } })
+    assert.equal(3, client:submit("operator.add", 1, 2):result(PATIENCE))
+  end)
+
+  it("shows no key that it takes for a path", function()
+    local bare = tls.key:gsub("%-%-%-%-%-[^\n]*\n?", ""):gsub("\n", "")
+    for _, key in ipairs { bare, bare:sub(1, 60), "pass-phrase", bare:sub(1, 300) .. ".pem" } do
+      local err = raises("tls", "^tls.key: the file: .*: give the PEM text itself or the path", connect,
+        { ca = tls.ca, cert = tls.cert, key = key })
+      assert.is_nil(tostring(err):find(key, 1, true))
+    end
   end)
 
   it("checks the certificate's names when asked to", function()

@@ -6,6 +6,7 @@
 local core = require "saturn.core"
 local errors = require "saturn.error"
 local json = require "saturn.cloud.json"
+local paths = require "saturn.path"
 
 local M = {}
 
@@ -57,8 +58,11 @@ local function exists(path)
   return file ~= nil
 end
 
+-- A token that was given for its file is not shown.
 local function read_private(path)
-  return errors.check(core.keypair.read_secret(path))
+  local text, kind, why = core.keypair.read_secret(path)
+  if not text then errors.raise(kind, paths.reason(path, why)) end
+  return text
 end
 
 local function read_config()
@@ -111,7 +115,8 @@ function M.read_token_file(path)
   if text:sub(1, 1) ~= "{" then return text end
   local data, message = json.decode(text)
   if type(data) ~= "table" or type(data.token or data.access_token) ~= "string" then
-    errors.raise("value", ('%s does not hold {"token": "..."}%s'):format(path, message and ": " .. message or ""))
+    errors.raise("value", ('%s does not hold {"token": "..."}%s'):format(paths.reason(path, path),
+      message and ": " .. message or ""))
   end
   return data.token or data.access_token, type(data.refresh_token) == "string" and data.refresh_token or nil
 end
