@@ -170,6 +170,88 @@ describe("the control plane", function()
     end)
   end)
 
+  describe("a token that the service sends back", function()
+    local CLUSTERS = "/api/dask_clusters"
+    local echoing, shown, escaped
+
+    -- Everything that is shown to a program: results, errors, and what callbacks are told.
+    local function note(value, seen)
+      seen = seen or {}
+      if type(value) ~= "table" then
+        shown[#shown + 1] = tostring(value)
+      elseif not seen[value] and value ~= echoing then
+        seen[value] = true
+        if (getmetatable(value) or {}).__tostring then shown[#shown + 1] = tostring(value) end
+        for name, item in pairs(value) do
+          note(name, seen)
+          note(item, seen)
+        end
+      end
+    end
+
+    before_each(function()
+      shown, escaped = {}, server.token:gsub("^.", function(first) return ("\\u%04x"):format(first:byte()) end)
+      echoing = connect(server, { retries = 0, poll_min = 0.01, poll_max = 0.01, on_request = note,
+        on_warning = note })
+    end)
+
+    -- The call with these answers: what was shown names the token, but does not hold it.
+    local function check(fn, ...)
+      fresh()
+      faults(...)
+      local ok, result = pcall(fn)
+      note { result }
+      local text = table.concat(shown, "\n")
+      assert.is_nil(text:find(server.token, 1, true), text)
+      assert.truthy(text:find("[token]", 1, true), text)
+      shown = {}
+      return ok
+    end
+
+    local function answer(path, json, status)
+      return { path = path, status = status or 200, json = json }
+    end
+
+    local function begin()
+      return echoing:cluster { wait_timeout = 0.05, on_status = function(...) note { ... } end }
+    end
+
+    it("is in no error", function()
+      local bad = "bad " .. server.token
+      for status = 400, 403 do
+        check(function() return echoing:user() end,
+          answer("/api/user", { message = bad, error_code = "code-" .. bad }, status))
+      end
+      check(function() return echoing:user() end, { path = "/api/user", status = 500,
+        body = '{"message": "bad ' .. escaped .. '"}' })
+      check(function() return echoing:user() end, { path = "/api/user", status = 200, body = "<p>" .. bad .. "</p>",
+        headers = { ["Content-Type"] = "text/" .. server.token } })
+      check(begin, answer(CLUSTERS, { status = "error", id = "x", errors = { bad } }))
+      check(begin, answer(CLUSTERS, { status = bad, id = "x" }))
+      check(function() return echoing:cluster { worker_size = "none" } end,
+        answer(CLUSTERS .. "/info", { server_options = { size = { { name = server.token, display = bad } } } }))
+      check(function() return echoing:cluster { name = "none" } end,
+        answer(CLUSTERS, { dask_clusters = { { name = bad, id = "x" } } }))
+      check(function() return echoing:resource("job", "none") end,
+        { path = "/api/recipes", status = 200, times = 2, json = { recipes = { { spec = { name = bad } } } } })
+    end)
+
+    it("is in no object, callback or record", function()
+      local id = "id-" .. server.token
+      assert.is_true(check(function() return echoing:user() end,
+        answer("/api/user", { username = { [server.token] = id } })))
+      assert.is_true(check(function() return echoing:user() end,
+        { path = "/api/user", status = 200, body = '{"username": "' .. escaped .. '"}' }))
+      assert.is_true(check(function()
+        local cluster = begin()
+        cluster.started = false
+        return cluster
+      end, answer(CLUSTERS, { status = "ready", id = id, name = id, warnings = { id } }),
+        answer(CLUSTERS .. "/id-*/info", { scheduler_address = "tcp://" .. id .. ":1",
+          dashboard_link = "http://x/?token=" .. server.token })))
+    end)
+  end)
+
   describe("start", function()
     it("repeats the same POST until ready, and tells of each answer", function()
       running()

@@ -31,7 +31,6 @@ end
 --- Passes a warning on: to `on_warning`, else to the terminal, else to Lua's warnings.
 ---@param text string
 function Connection:warn(text)
-  text = self.settings.credentials:redact(text)
   if self.settings.on_warning then return self.settings.on_warning(text) end
   progress.warn(text)
 end

@@ -105,6 +105,20 @@ local function follow(settings, call, url, method, body)
   return nil, "protocol", ("%s redirects without end: check base_url"):format(settings.host)
 end
 
+-- ---- what the service says ---------------------------------------------------------------------------------------
+
+-- All that comes from the service and is shown, kept or passed to a callback is made here: none of it has the token,
+-- should the service have sent that back, however JSON spells it. Only the renewal of a token reads answers elsewhere.
+local function take(settings, response, kind, message)
+  local function redact(text) return settings.credentials:redact(text) end
+  if not response then return nil, kind, redact(message) end
+  local answer = { status = response.status, bytes = #response.body, reused = response.reused, headers = {} }
+  for name, value in pairs(response.headers) do answer.headers[name] = redact(value) end
+  answer.data, answer.not_json = json.decode(response.body, redact)
+  answer.body = redact(response.body)
+  return answer
+end
+
 -- ---- retries -----------------------------------------------------------------------------------------------------
 
 local MONTHS = { Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10, Nov = 11,
@@ -159,8 +173,8 @@ local function report(settings, call, url, attempt, started, response, kind, mes
   if not settings.on_request then return end
   settings.on_request {
     method = call.method or "GET", url = url, attempt = attempt + 1, elapsed = loop.now() - started,
-    status = response and response.status, bytes = response and #response.body, reused = response and response.reused,
-    kind = kind, message = message and settings.credentials:redact(message), retry_in = wait,
+    status = response and response.status, bytes = response and response.bytes, reused = response and response.reused,
+    kind = kind, message = message, retry_in = wait,
   }
 end
 
@@ -169,7 +183,7 @@ local function send(http, call, url, body)
   local retries = settings.retries or DEFAULT_RETRIES
   for attempt = 0, retries do
     local started = loop.now()
-    local response, kind, message = follow(settings, call, url, call.method or "GET", body)
+    local response, kind, message = take(settings, follow(settings, call, url, call.method or "GET", body))
     if response then http.reached = true end
     local wait = attempt < retries and may_retry(http, call, response, kind) and retry_wait(http, response, attempt)
     report(settings, call, url, attempt, started, response, kind, message, wait or nil)
@@ -192,7 +206,7 @@ local ADVICE = {
 
 local function network_error(settings, kind, message)
   local advice = ADVICE[kind] or "the call to %s failed: %s"
-  errors.raise(kind, advice:format(settings.host, settings.credentials:redact(message:gsub("%.$", ""))))
+  errors.raise(kind, advice:format(settings.host, message:gsub("%.$", "")))
 end
 
 local LONGEST_TEXT = 2000
@@ -221,7 +235,7 @@ end
 
 --- The service's own words about an error, and its code.
 local function reason(response)
-  local data = json.decode(response.body)
+  local data = response.data
   if type(data) == "table" then
     local message = data.message or data.error or data.detail
     if type(message) == "string" and message ~= "" then return M.clean(message), data.error_code end
@@ -247,7 +261,6 @@ end
 
 local function status_error(settings, call, response)
   local message, code = reason(response)
-  message = settings.credentials:redact(message)
   local fields = { status = response.status, code = code, reason = message }
   if response.status == 401 then errors.raise("auth", auth_text(settings, message:gsub("%.$", "")), fields) end
   local text = ("%s %s: %s (HTTP %d)"):format(call.method or "GET", call.path, message, response.status)
@@ -307,11 +320,11 @@ end
 local function decode(settings, call, response)
   if call.raw then return response.body, response end
   if response.body:find("^%s*$") then return {}, response end
-  local data, message = json.decode(response.body)
-  if message then
+  local data = response.data
+  if response.not_json then
     errors.raise("protocol", ("%s %s: the answer is not JSON (%s): %q. Is base_url (%s) the address of a Saturn "
       .. "installation?"):format(call.method or "GET", call.path, response.headers["content-type"] or "no content type",
-      settings.credentials:redact(page_text(response.body)), settings.base_url), { status = response.status })
+      page_text(response.body), settings.base_url), { status = response.status })
   end
   if data == nil then data = {} end
   if type(data) ~= "table" and not call.scalar then

@@ -16,26 +16,28 @@ if cjson.new then
 end
 
 -- Some releases of cjson give every number as a float, some give integers: both are made the same here.
-local function normalise(value)
+local function normalise(value, text_of)
   local kind = type(value)
   if kind == "number" then return math.tointeger(value) or value end
+  if kind == "string" and text_of then return text_of(value) end
   if kind ~= "table" then return value end
   local result = {}
   for key, item in pairs(value) do
-    if item ~= cjson.null then result[key] = normalise(item) end
+    if item ~= cjson.null then result[normalise(key, text_of)] = normalise(item, text_of) end
   end
   return result
 end
 
 --- The value of a JSON text, null as nil; nil and a message when it is not JSON.
 ---@param text string
+---@param text_of (fun(text: string): string)? what stands for each string and name in it
 ---@return any value
 ---@return string? message
-function M.decode(text)
+function M.decode(text, text_of)
   local decoded, value = pcall(codec.decode, text)
   if not decoded then return nil, (tostring(value):gsub("^[^:]*:%d+: ", "")) end
   if value == cjson.null then return nil end
-  return normalise(value)
+  return normalise(value, text_of)
 end
 
 --- The JSON text of a value; nil and a message when it has none.

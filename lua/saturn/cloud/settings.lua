@@ -168,11 +168,14 @@ function Credentials:replace(token, refresh)
   if secrets[self] then secrets[self] = { token = token, refresh = refresh } end
 end
 
+-- What is shorter is no secret, and a word that answers may well have in them.
+local SHORTEST_SECRET = 8
+
 --- `text` without the token, should a server have echoed it.
 function Credentials:redact(text)
   local secret = secrets[self]
   for _, value in pairs(secret or {}) do
-    if #value >= 4 then text = text:gsub((value:gsub("%p", "%%%0")), "[token]") end
+    if #value >= SHORTEST_SECRET then text = text:gsub((value:gsub("%p", "%%%0")), "[token]") end
   end
   return text
 end
