@@ -56,6 +56,8 @@ describe("the control plane", function()
     it("says who answers and who asks", function()
       assert.equal("ok", conn:ping().status)
       assert.equal("local", conn:user().username)
+      assert.equal(1, select("#", conn:ping()))
+      assert.equal(1, select("#", conn:user()))
     end)
 
     it("makes no request by itself, and takes a URL alone", function()

@@ -234,7 +234,7 @@ local LOG_OPTIONS = { component = "string", pod_name = "string", cluster = "stri
 ---@return saturn.ClusterLogs
 function Cluster:logs(options)
   options = errors.options(options, LOG_OPTIONS)
-  return read_logs((call(self, "GET", "logs", { query = options, scalar = true })))
+  return read_logs(call(self, "GET", "logs", { query = options, scalar = true }))
 end
 
 --- Status, errors and how many workers are pending, running and failed.

@@ -318,8 +318,8 @@ local function body_of(call)
 end
 
 local function decode(settings, call, response)
-  if call.raw then return response.body, response end
-  if response.body:find("^%s*$") then return {}, response end
+  if call.raw then return response.body end
+  if response.body:find("^%s*$") then return {} end
   local data = response.data
   if response.not_json then
     errors.raise("protocol", ("%s %s: the answer is not JSON (%s): %q. Is base_url (%s) the address of a Saturn "
@@ -331,13 +331,12 @@ local function decode(settings, call, response)
     errors.raise("protocol", ("%s %s: the answer is JSON, but neither an object nor a list. Is base_url (%s) the "
       .. "address of a Saturn installation?"):format(call.method or "GET", call.path, settings.base_url))
   end
-  return data, response
+  return data
 end
 
 --- Makes a call and gives the decoded answer ({} for an empty one), raising an error object for every failure.
 ---@param call saturn.cloud.Call
 ---@return any data
----@return table response
 function Http:call(call)
   local settings = self.settings
   local url = settings.base_url .. call.path .. query_string(call.query)
