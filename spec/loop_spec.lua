@@ -60,6 +60,34 @@ describe("loop", function()
     assert.equal(1, loop.poll(function() return 1 end))
   end)
 
+  it("tells at the caller's line what is no function or no number", function()
+    local nothing = function() end
+    support.misuse("^what a timer calls must be a function, not nil", function() loop.timer(0.01) end)
+    support.misuse("^the interval of a timer is a number", function() loop.timer("soon", nothing) end)
+    support.misuse("^what to sleep for is a number of seconds, not string", function() loop.sleep "x" end)
+    support.misuse("^what to sleep for", function() loop.sleep() end)
+    support.misuse("^a timeout is a number of seconds", function() loop.step "x" end)
+    support.misuse("^what loop.spawn runs must be a function, not number", function() loop.spawn(5) end)
+    local ran = false
+    support.misuse("^what loop.run runs must be a function, not nil", function()
+      loop.run(function() ran = true end, nil, nothing)
+    end)
+    assert.is_false(ran)
+  end)
+
+  it("takes tables that can be called for functions", function()
+    local seen = {}
+    local callable = setmetatable({}, { __call = function(_, ...) seen[#seen + 1] = select("#", ...) end })
+    local timer = loop.timer(0.001, callable)
+    loop.sleep(0.01)
+    timer:cancel()
+    assert.equal(0, seen[1])
+    seen = {}
+    loop.spawn(callable, 1, nil):join()
+    loop.run(callable, callable)
+    assert.same({ 2, 0, 0 }, seen)
+  end)
+
   describe("timer", function()
     it("is called again and again while something waits, until it is cancelled", function()
       local calls = 0

@@ -170,6 +170,16 @@ local function matches(value, kinds)
   return false
 end
 
+--- Checks a function that stands among a function's arguments: a table or userdata that can be called will do.
+---@param fn any
+---@param what string the function that got it, and what for
+---@param level integer? 2: at the caller of the function that calls this
+function M.callable(fn, what, level)
+  if not kind_matches(fn, "callable") then
+    error(("%s must be a function, not %s"):format(what, type(fn)), (level or 2) + 1)
+  end
+end
+
 --- Checks a table of options against what is known: `{ name = "type|type" }`, with the types of `type()` and
 --- "integer", "callable", "any". Raises a misuse error that names an unknown option and the closest known one.
 ---@param options table?

@@ -471,7 +471,8 @@ end
 
 --- One round of the network and of what hangs on it; waits at most `timeout` seconds (default 0).
 function Client:step(timeout)
-  return loop.step(timeout)
+  errors.timeout(timeout)
+  loop.step(timeout)
 end
 
 function Client:pollfd()

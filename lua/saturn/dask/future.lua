@@ -97,6 +97,7 @@ end
 --- Calls `fn(future)` once the task is over (at once when it is). An error in it is raised where the loop is stepped.
 ---@param fn fun(future: saturn.Future)
 function Future:on_done(fn)
+  errors.callable(fn, "the callback of on_done")
   if self:done() then return fn(self) end
   local stop
   stop = self.client:watch(self, function()

@@ -54,6 +54,10 @@ function M.watch(fd, mode)
   return errors.check(M.reactor():watch(fd, mode))
 end
 
+local function check_number(seconds, what)
+  if type(seconds) ~= "number" then errors.misuse(3, "%s is a number of seconds, not %s", what, type(seconds)) end
+end
+
 ---@class saturn.loop.Timer
 local Timer = {}
 Timer.__index = Timer
@@ -68,6 +72,8 @@ end
 ---@param fn function
 ---@return saturn.loop.Timer
 function M.timer(interval, fn)
+  check_number(interval, "the interval of a timer")
+  errors.callable(fn, "what a timer calls")
   local timer = setmetatable({ interval = interval, fn = fn, due = now() + interval }, Timer)
   timers[timer] = true
   M.started()
@@ -191,6 +197,7 @@ end
 --- seconds (default 0).
 ---@param timeout number?
 function M.step(timeout)
+  errors.timeout(timeout)
   if wake_due() then timeout = 0 end -- what the program did meanwhile may have been waited for
   round(now() + (timeout or 0))
 end
@@ -418,6 +425,7 @@ end
 --- Waits for some seconds while the network goes on.
 ---@param seconds number
 function M.sleep(seconds)
+  check_number(seconds, "what to sleep for")
   M.poll(function() return false end, seconds)
 end
 
@@ -447,21 +455,29 @@ function Handle:__gc()
   task.abandoned = true
 end
 
---- Runs `fn(...)` in a coroutine of this loop: its blocking calls yield to the others. It starts at once.
----@param fn function
----@return saturn.loop.Handle
-function M.spawn(fn, ...)
-  local task = { co = coroutine.create(fn), done = false }
+local function spawn(fn, ...)
+  -- a coroutine is made of a function only, not of what can be called like one
+  local body = type(fn) == "function" and fn or function(...) return fn(...) end
+  local task = { co = coroutine.create(body), done = false }
   managed[task.co] = task
   resume(task, ...)
   return setmetatable({ task = task }, Handle)
 end
 
+--- Runs `fn(...)` in a coroutine of this loop: its blocking calls yield to the others. It starts at once.
+---@param fn function
+---@return saturn.loop.Handle
+function M.spawn(fn, ...)
+  errors.callable(fn, "what loop.spawn runs")
+  return spawn(fn, ...)
+end
+
 --- Runs several functions at once and waits for all; the first error is raised after all have ended.
 ---@param ... function
 function M.run(...)
-  local handles = {}
-  for i, fn in ipairs({ ... }) do handles[i] = M.spawn(fn) end
+  local fns, handles = table.pack(...), {}
+  for i = 1, fns.n do errors.callable(fns[i], "what loop.run runs") end
+  for i, fn in ipairs(fns) do handles[i] = spawn(fn) end
   for _, handle in ipairs(handles) do M.wait(function() return handle.task.done end) end
   for _, handle in ipairs(handles) do handle:join() end
 end
