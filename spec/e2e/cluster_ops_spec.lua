@@ -389,6 +389,14 @@ def variables():
   end)
 
   describe("retire_workers", function()
+    it("takes no options for workers", function()
+      misuse("^workers are a list .* 'n' is no place in one", function() client:retire_workers { n = 1 } end)
+      misuse("^workers are a list", function() client:retire_workers { "w1", foo = 1 } end)
+      misuse("^workers are a list", function() client:restart_workers { timeout = 5 } end)
+      misuse("^workers are a list", function() client:replicate("x", { workers = { n = 1 } }) end)
+      misuse("^a worker is named", function() client:retire_workers { {} } end)
+    end)
+
     it("copies what only they hold", function()
       local at = addresses()
       local x = client:with({ workers = "w0", allow_other_workers = true }):submit("operator.add", 20, 3)

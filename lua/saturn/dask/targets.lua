@@ -48,6 +48,19 @@ local function resolve(client, list, timeout)
   return addresses
 end
 
+-- Options in the place of the workers would be an empty list, and the call would do nothing.
+local function check_workers(workers, level)
+  for i, each in pairs(workers) do
+    if math.type(i) ~= "integer" then
+      errors.misuse(level + 1, "workers are a list of addresses or names, and '%s' is no place in one: options stand "
+        .. "in a table of their own behind it", tostring(i))
+    end
+    if type(each) ~= "string" and math.type(each) ~= "integer" then
+      errors.misuse(level + 1, "a worker is named by its address or its name, but number %d is a %s", i, type(each))
+    end
+  end
+end
+
 --- Addresses of the workers that are meant: those given, else those of the view (`client:with{workers=}`), else nil
 --- for all.
 ---@param client saturn.Client
@@ -60,12 +73,7 @@ function M.workers(client, workers, timeout, level)
   if workers == nil and with then workers = with.workers end
   if workers == nil then return nil end
   if type(workers) ~= "table" then workers = { workers } end
-  for i, each in ipairs(workers) do
-    if type(each) ~= "string" and math.type(each) ~= "integer" then
-      errors.misuse((level or 2) + 1, "a worker is named by its address or its name, but number %d is a %s", i,
-        type(each))
-    end
-  end
+  check_workers(workers, (level or 2) + 1)
   client:check_open()
   return resolve(client, workers, timeout)
 end
