@@ -161,6 +161,26 @@ describe("the control plane", function()
       for _, request in ipairs(requests()) do assert.equal("/api/dask_clusters/info", request.path) end
     end)
 
+    it("of misuse of a connection's and a cluster's calls stand at the caller's line", function()
+      local misuse = support.misuse
+      for _, list in ipairs { "workspaces", "deployments", "jobs" } do
+        misuse("^unknown option 'foo'", function() conn[list](conn, { foo = 1 }) end)
+      end
+      faults({ path = "/api/recipes", status = 200, json = { recipes = { { spec = { name = "x" } } } } })
+      local job = conn:resource("job", "x")
+      for _, action in ipairs { "start", "stop", "restart" } do
+        misuse("^unknown option 'foo'", function() job[action](job, { foo = 1 }) end)
+      end
+      local cluster = require("saturn.cloud.cluster").new(conn, "x", {})
+      misuse("^sync_files: a path is needed", function() cluster:sync_files() end)
+      misuse("^unknown option 'foo'", function() cluster:sync_files("x", { foo = 1 }) end)
+      misuse("^unknown option 'foo'", function() cluster:list_files { foo = 1 } end)
+      misuse("^clear_files: the path", function() cluster:clear_files(5) end)
+      misuse("^options must be a table", function() cluster:setup_workers(5) end)
+      misuse("^options must be a table, not number", function() cluster:client(5) end)
+      misuse("^a timeout is a number of seconds", function() cluster:wait_for_workers(9, "x") end)
+    end)
+
     it("of misuse stand at the caller's line", function()
       for _, options in ipairs { { n_worker = 1 }, { n_workers = "1" }, { n_workers = -1 }, { nthreads = 0 },
         { on_running = "stop" }, { shutdown_on_close = "never" } } do

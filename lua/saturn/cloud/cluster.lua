@@ -127,6 +127,7 @@ end
 ---@return integer
 function Cluster:wait_for_workers(n, timeout)
   if math.type(n) ~= "integer" or n < 0 then errors.misuse(2, "wait_for_workers: a number of workers is needed") end
+  errors.timeout(timeout)
   local deadline = timeout and loop.now() + timeout
   local pause = FIRST_LOOK
   while true do
@@ -428,7 +429,8 @@ local function client_options(self, options)
   local copy, tls = {}, {}
   for name, value in pairs(options or {}) do copy[name] = value end
   local credentials = self:credentials()
-  if not credentials then return copy end
+  -- what is no table is refused with the other options
+  if not credentials or (copy.tls ~= nil and type(copy.tls) ~= "table") then return copy end
   for name, value in pairs(credentials) do tls[name] = value end
   for name, value in pairs(copy.tls or {}) do tls[name] = value end
   copy.tls = tls
@@ -449,6 +451,9 @@ end
 ---@param options table? as for saturn.client
 ---@return table client
 function Cluster:client(options)
+  if options ~= nil and type(options) ~= "table" then
+    errors.misuse(2, "options must be a table, not %s", type(options))
+  end
   connection_of(self)
   if not self.scheduler_address then self:refresh() end
   local ok, client = pcall(connect_client, self, options)
@@ -464,13 +469,15 @@ end
 
 -- ---- files on its workers ------------------------------------------------------------------------------------------
 
+-- The calls are in parentheses: behind a tail call there would be no line of the caller to tell misuse at.
+
 --- Puts a file or a directory on all workers, present and future, under the same absolute path or under `to`.
 ---@param path string
 ---@param options table? to, sys_path (workers import from there), client, timeout
 ---@return saturn.SyncedFiles
 function Cluster:sync_files(path, options)
   connection_of(self)
-  return files.sync(self, path, options)
+  return (files.sync(self, path, options))
 end
 
 --- The paths that are kept for the workers.
@@ -478,7 +485,7 @@ end
 ---@return string[]
 function Cluster:list_files(options)
   connection_of(self)
-  return files.list(self, options)
+  return (files.list(self, options))
 end
 
 --- Keeps a path as `list_files` shows it (nil: all of them) no longer for new workers.
@@ -487,7 +494,7 @@ end
 ---@return string[] cleared
 function Cluster:clear_files(path, options)
   connection_of(self)
-  return files.clear(self, path, options)
+  return (files.clear(self, path, options))
 end
 
 --- What dask-saturn does to each worker: Futures pass between a task's own client and the worker's, and the current
@@ -496,7 +503,7 @@ end
 ---@return integer workers
 function Cluster:setup_workers(options)
   connection_of(self)
-  return files.setup(self, options)
+  return (files.setup(self, options))
 end
 
 -- ---- making one --------------------------------------------------------------------------------------------------

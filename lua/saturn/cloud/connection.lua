@@ -108,29 +108,25 @@ end
 
 local RESOURCE_OPTIONS = { owner_name = "string" }
 
-local function list_resources(self, kind, options)
-  return resources.list(self, kind, errors.options(options, RESOURCE_OPTIONS, 3))
-end
-
 --- The workspaces that the token may see.
 ---@param options table? owner_name
 ---@return saturn.Resource[]
 function Connection:workspaces(options)
-  return list_resources(self, "workspace", options)
+  return resources.list(self, "workspace", errors.options(options, RESOURCE_OPTIONS))
 end
 
 --- The deployments that the token may see.
 ---@param options table? owner_name
 ---@return saturn.Resource[]
 function Connection:deployments(options)
-  return list_resources(self, "deployment", options)
+  return resources.list(self, "deployment", errors.options(options, RESOURCE_OPTIONS))
 end
 
 --- The jobs that the token may see.
 ---@param options table? owner_name
 ---@return saturn.Resource[]
 function Connection:jobs(options)
-  return list_resources(self, "job", options)
+  return resources.list(self, "job", errors.options(options, RESOURCE_OPTIONS))
 end
 
 --- One workspace, deployment or job, by its name.

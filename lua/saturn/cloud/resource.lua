@@ -124,12 +124,13 @@ end
 local KNOWN = { wait_timeout = "number", wait = "boolean" }
 
 local function act(self, action, wanted, options)
-  options = errors.options(options, KNOWN, 3)
   self.connection.http:call {
     method = "POST", path = ("api/%s/%s/%s"):format(M.kinds[self.kind], http.escape(self.id), action), json = {},
     repeatable = action ~= "restart",
   }
-  if options.wait == false then return self end
+  local wait = options.wait
+  if wait == nil then wait = self.kind ~= "job" or action ~= "start" end
+  if not wait then return self end
   return wait_for(self, wanted, options.wait_timeout or DEFAULT_WAIT)
 end
 
@@ -137,24 +138,21 @@ end
 ---@param options table? wait = true, wait_timeout = 600
 ---@return saturn.Resource
 function Resource:start(options)
-  if self.kind == "job" and (options == nil or options.wait == nil) then
-    options = { wait = false, wait_timeout = options and options.wait_timeout }
-  end
-  return act(self, "start", "running", options)
+  return act(self, "start", "running", errors.options(options, KNOWN))
 end
 
 --- Stops it, and with it its cluster, and waits until it has.
 ---@param options table? wait = true, wait_timeout = 600
 ---@return saturn.Resource
 function Resource:stop(options)
-  return act(self, "stop", "stopped", options)
+  return act(self, "stop", "stopped", errors.options(options, KNOWN))
 end
 
 --- Stops and starts it, and waits until it runs.
 ---@param options table? wait = true, wait_timeout = 600
 ---@return saturn.Resource
 function Resource:restart(options)
-  return act(self, "restart", "running", options)
+  return act(self, "restart", "running", errors.options(options, KNOWN))
 end
 
 --- The records of the clusters that hang on it.

@@ -67,12 +67,14 @@ local function reason_of(options)
   return options.reason or options.message
 end
 
+M.cancel_known = { force = "boolean", reason = "string", message = "string" }
+
 --- Cancels tasks: their Futures are cancelled at once, and so is what depends on them. A task that another client wants
 --- too goes on for that one, unless `force` is given. Code that runs on a worker already is not interrupted.
 ---@param futures any a Future, or tables of them at any depth
 ---@param options table? force; reason and message, which those who wait are told (by schedulers from 2025.3 on)
 function M.cancel(client, futures, options)
-  options = errors.options(options, { force = "boolean", reason = "string", message = "string" })
+  options = errors.options(options, M.cancel_known)
   client:check_open()
   local found = own_futures(client, futures, "cancel")
   if #found == 0 then return end

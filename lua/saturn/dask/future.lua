@@ -86,7 +86,8 @@ end
 --- Cancels the task: those who wait for it are told, and what depends on it is cancelled too.
 ---@param options table? force, reason, message
 function Future:cancel(options)
-  require("saturn.dask.control").cancel(self.client, self, options)
+  local control = require "saturn.dask.control"
+  control.cancel(self.client, self, errors.options(options, control.cancel_known))
 end
 
 --- Runs the task again after it failed.

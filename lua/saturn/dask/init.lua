@@ -45,7 +45,8 @@ local function default_client(options)
   local ok, made = pcall(cluster.client, cluster, options)
   if not ok then
     cluster:close()
-    error(made, 0)
+    -- M.client ends in a call of this, so that the line one up is that of its own caller
+    error(made, type(made) == "string" and 2 or 0)
   end
   made.on_close = function() cluster:close() end
   return made

@@ -60,10 +60,7 @@ local AsCompleted = {}
 AsCompleted.__index = AsCompleted
 AsCompleted.__name = "saturn.as_completed"
 
---- Adds a Future to those waited for.
----@param each saturn.Future
-function AsCompleted:add(each)
-  check_futures({ each }, 2)
+local function add(self, each)
   local round = self.round
   self.pending = self.pending + 1
   each:on_done(function(done)
@@ -73,9 +70,16 @@ function AsCompleted:add(each)
   end)
 end
 
+--- Adds a Future to those waited for.
+---@param each saturn.Future
+function AsCompleted:add(each)
+  check_futures({ each }, 2)
+  add(self, each)
+end
+
 --- Adds a list of Futures.
 function AsCompleted:update(futures)
-  for _, each in ipairs(check_futures(futures, 2)) do self:add(each) end
+  for _, each in ipairs(check_futures(futures, 2)) do add(self, each) end
 end
 
 --- How many have not been given out yet.
@@ -166,13 +170,14 @@ end
 ---@return saturn.AsCompleted
 function M.as_completed(futures, options)
   options = errors.options(options, { with_results = "boolean", raise_errors = "boolean", timeout = "number" })
+  futures = check_futures(futures or {}, 2)
   local self = setmetatable({
     ready = {}, first = 1, pending = 0, round = 0,
     with_results = options.with_results,
     raise_errors = options.raise_errors ~= false,
     deadline = options.timeout and loop.now() + options.timeout,
   }, AsCompleted)
-  self:update(futures or {})
+  for _, each in ipairs(futures) do add(self, each) end
   return self
 end
 
