@@ -99,6 +99,19 @@ describe("settings", function()
     assert.truthy(resolve(env):find "^auth\tno token for elsewhere.org")
     assert.truthy(resolve({ XDG_CONFIG_HOME = env.XDG_CONFIG_HOME },
       '{ profile = "prod", base_url = "https://elsewhere.org" }'):find "^auth\tno token")
+    assert.truthy(resolve(env):find("(that of the default profile is for https://app.example.org/ only)", 1, true))
+  end)
+
+  it("send a profile's token however the address of its service is written", function()
+    local env = profiles { default = "prod", profiles = { prod = { base_url = URL, token = "prodtoken" } } }
+    for _, same in ipairs { URL .. "/", URL .. ":443/", "HTTPS://APP.example.org", URL .. "/page" } do
+      env.SATURN_BASE_URL = same
+      assert.equal(URL .. "/\tprodtoken\tthe default profile", (resolve(env)))
+    end
+    for _, other in ipairs { "http://app.example.org", URL .. "/sub/", URL .. ":444" } do
+      env.SATURN_BASE_URL = other
+      assert.truthy(resolve(env):find "^auth\tno token")
+    end
   end)
 
   it("know who is outside, as dask-saturn does", function()

@@ -224,23 +224,20 @@ local function first(list, key)
   end
 end
 
--- A profile's token goes to that profile's service only.
-local function may_use(from, base_url)
-  return from.base_url == nil or from.base_url == base_url or not from.is_profile
-end
-
-local function find_token(list, base_url)
-  for _, from in ipairs(list) do
-    if may_use(from, base_url) then
-      local token, refresh, origin = token_of(from)
-      if token then return check_token(token, origin), refresh or from.refresh_token, origin end
-    end
-  end
-end
-
 -- ---- base URL ----------------------------------------------------------------------------------------------------
 
+--- ":port" unless it is the scheme's own.
+function M.port_suffix(url)
+  local own = url.scheme == "https" and "443" or "80"
+  return url.port == own and "" or ":" .. url.port
+end
+
 local BAD_URL = "the base URL from %s is not one (%s): %s. It looks like https://app.community.saturnenterprise.io"
+
+-- As dask-saturn joins: the part behind the last slash is a page, not a directory.
+local function base_of(url)
+  return ("%s://%s%s%s"):format(url.scheme, url.host:lower(), M.port_suffix(url), url.path:match("^.*/") or "/")
+end
 
 local function check_base_url(text, origin)
   local url, _, message = core.http.url(text)
@@ -248,15 +245,33 @@ local function check_base_url(text, origin)
   if url.has_user then
     errors.raise("value", BAD_URL:format(origin, "not shown", "it holds a user name or password"))
   end
-  -- as dask-saturn joins: the part behind the last slash is a page, not a directory
-  url.base = ("%s://%s%s%s"):format(url.scheme, url.host, M.port_suffix(url), url.path:match("^.*/") or "/")
+  url.base = base_of(url)
   return url
 end
 
---- ":port" unless it is the scheme's own.
-function M.port_suffix(url)
-  local own = url.scheme == "https" and "443" or "80"
-  return url.port == own and "" or ":" .. url.port
+-- ---- whose token --------------------------------------------------------------------------------------------------
+
+-- A profile's token goes to that profile's service only, however its address is written: this gives the address, nil
+-- when any will do.
+local function bound_to(from)
+  if not from.is_profile or from.base_url == nil then return nil end
+  local url = core.http.url(from.base_url)
+  return url and base_of(url) or "a service without an address"
+end
+
+-- Without a token: nil, and that one was passed over, if so.
+local function find_token(list, base)
+  local passed_over = ""
+  for _, from in ipairs(list) do
+    local only = bound_to(from)
+    if only == nil or only == base then
+      local token, refresh, origin = token_of(from)
+      if token then return check_token(token, origin), refresh or from.refresh_token, origin end
+    elseif from.token or from.token_file then
+      passed_over = (" (that of %s is for %s only)"):format(from.name, only)
+    end
+  end
+  return nil, passed_over
 end
 
 -- ---- what dask-saturn takes from the environment of Saturn's own machines ------------------------------------------
@@ -295,12 +310,13 @@ local function require_base_url(list)
 end
 
 local function require_credentials(list, url)
-  local token, refresh, origin = find_token(list, first(list, "base_url"))
+  local token, other, origin = find_token(list, url.base)
   if not token then
-    errors.raise("auth", ("no token for %s: pass token= or token_file=, or set SATURN_TOKEN or SATURN_TOKEN_FILE. "
-      .. "A signed-in browser shows one at %sapi/user/token; save that page as token.json"):format(url.host, url.base))
+    errors.raise("auth", ("no token for %s%s: pass token= or token_file=, or set SATURN_TOKEN or SATURN_TOKEN_FILE. "
+      .. "A signed-in browser shows one at %sapi/user/token; save that page as token.json"):format(url.host, other,
+      url.base))
   end
-  return new_credentials(token, refresh, origin)
+  return new_credentials(token, other, origin)
 end
 
 -- The default profile is looked at only for what is missing, so that a file that cannot be read disturbs nobody else.
