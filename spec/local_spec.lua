@@ -505,6 +505,15 @@ os.execute "sleep 3600 & echo $!; wait"
       support.raises("connect", "cannot start /nonexistent", service.start, { python = "/nonexistent" })
     end)
 
+    it("says why the service could not start where there is Dask", function()
+      local err = support.raises("connect", "^the local service could not start: the token cannot be written to "
+        .. "/nonexistent/x: No such file or directory$", service.start, { token_file = "/nonexistent/x" })
+      assert.is_nil(err.message:find("install", 1, true))
+      local dir <close> = support.tmpdir()
+      local python = fake(dir, [[echo '{"failed": "no \"room\""}']])
+      support.raises("connect", 'could not start: no "room"$', service.start, { python = python })
+    end)
+
     it("says so when Dask is missing from a real Python", function()
       local dir <close> = support.tmpdir()
       -- -S leaves out the places where packages are.

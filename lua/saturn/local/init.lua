@@ -120,6 +120,9 @@ local function try(python, options, deadline)
     return nil, python .. " could not run the local service" .. (last and ": " .. last or "")
   end
   local base_url, token = json_string(line, "base_url"), json_string(line, "token")
+  -- another Python would fail as this one did
+  local failed = json_string(line, "failed")
+  if failed then errors.raise("connect", "the local service could not start: " .. failed) end
   if not base_url or not token then
     return nil, json_string(line, "error") or (python .. " gave an answer that is none"), json_string(line, "hint")
   end

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The embedded Saturn service: the cluster API on loopback, with a Dask LocalCluster behind it.
 
-Prints one JSON line on standard output: the address and the token once it listens, or
-{"error", "hint"} and exit code 3 when this Python cannot run it. It ends at the end of its standard
+Prints one JSON line on standard output: the address and the token once it listens, {"failed"} when
+it could not, or {"error", "hint"} and exit code 3 when this Python cannot run it. It ends at the end of its standard
 input, on SIGTERM or SIGINT, and on POST /_shutdown.
 
 This file holds only what any Python can parse, so that an old one gives an answer and not a traceback;

@@ -930,7 +930,7 @@ def main(arguments):
     process.directory = tempfile.mkdtemp(prefix="saturn-local-")
     tempfile.tempdir = process.directory
     process.start_guard()
-    service = None
+    service, announced = None, False
     try:
         service = Service(options, process.directory)
         service.ended = ended
@@ -951,9 +951,13 @@ def main(arguments):
             with open(line["ca_file"], "w") as file:
                 file.write(authority.pem)
         if options.token_file:
-            service.write_token()
+            try:
+                service.write_token()
+            except OSError as error:
+                raise OSError(f"the token cannot be written to {options.token_file}: {error.strerror}") from None
             line["token_file"] = os.path.abspath(options.token_file)
         threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+        announced = True
         process.output.write(json.dumps(line) + "\n")
         process.output.flush()  # and stays open: its end tells the parent that this process ended
         if not options.ignore_stdin:
@@ -967,6 +971,9 @@ def main(arguments):
     except OSError as error:
         process.error.write(f"saturn local service: {error}\n")
         process.error.flush()
+        if not announced:
+            process.output.write(json.dumps({"failed": str(error)}) + "\n")
+            process.output.flush()
     finally:
         if service is not None:
             service.remove_token()
