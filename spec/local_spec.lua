@@ -514,6 +514,19 @@ os.execute "sleep 3600 & echo $!; wait"
       support.raises("connect", 'could not start: no "room"$', service.start, { python = python })
     end)
 
+    it("leaves no token file of the command's own behind", function()
+      local dir <close> = support.tmpdir()
+      local asked = dir.path .. "/asked"
+      local python = fake(dir, 'echo "$*" >' .. quote(asked) .. [[; echo '{"failed": "no room"}']])
+      local _, status, said = support.shell(("env -u XDG_RUNTIME_DIR %s bin/saturn local --python %s"):format(
+        quote(support.lua()), quote(python)), true)
+      assert.equal(1, status)
+      assert.equal("saturn: connect: the local service could not start: no room\n", said)
+      local file = support.read_all(asked):match "%-%-token%-file=(%S+)"
+      assert.is_truthy(file)
+      assert.is_false(support.exists(file))
+    end)
+
     it("says so when Dask is missing from a real Python", function()
       local dir <close> = support.tmpdir()
       -- -S leaves out the places where packages are.
