@@ -41,13 +41,16 @@ describe("the build", function()
   it("installs a complete module and builds nothing twice", function()
     make(dir.path, "make CFLAGS=-O0")
     assert.equal("", make(dir.path, "make CFLAGS=-O0"))
+    local command = "cd / && %s/bin/saturn local --python /nonexistent"
+    local _, _, here = support.shell(command:format(quote(dir.path)), true)
+    assert.truthy(here:find "needs a Python with Dask", here) -- the command finds the module that is beside it
     local tree = dir.path .. "/tree"
     make(dir.path, "make CFLAGS=-O0 install PREFIX=" .. quote(tree))
     assert.equal(tree .. "/lib/lua/5.4/saturn/core.so\n", load_from(tree))
     for _, file in ipairs { "saturn/init.lua", "saturn/safe.lua", "saturn/local/service.py" } do
       assert.is_true(support.exists(tree .. "/share/lua/5.4/" .. file), file .. " is not installed")
     end
-    local _, _, said = support.shell(("cd / && %s/bin/saturn local --python /nonexistent"):format(quote(tree)), true)
+    local _, _, said = support.shell(command:format(quote(tree)), true)
     assert.truthy(said:find "needs a Python with Dask", said) -- so it found the module
     make(dir.path, "make uninstall PREFIX=" .. quote(tree))
     assert.is_false(support.exists(tree .. "/lib/lua/5.4/saturn/core.so"))
