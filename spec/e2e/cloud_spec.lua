@@ -168,6 +168,23 @@ describe("a cluster of the service", function()
       assert.has_error(function() cluster:sync_files("/tmp", { too = "/x" }) end)
     end)
 
+    it("and a link that leads out of a directory is named before anything is sent", function()
+      local source, target = dir.path .. "/links", dir.path .. "/links there"
+      support.shell(("mkdir -p %s/sub/.git && cd %s && echo text >file && ln -s ../file sub/near && ln -s sub self && "
+        .. "ln -s /etc sub/.git/ignored"):format(support.quote(source), support.quote(source)))
+      cluster:sync_files(source, { to = target, client = client })
+      assert.equal("text\n", support.read_all(target .. "/sub/near"))
+      assert.equal("text\n", support.read_all(target .. "/self/near"))
+      cluster:clear_files(nil, { client = client })
+      for _, out in ipairs { "/etc/hosts", "../../x", "..//../links thereafter", source .. "/file" } do
+        local link = source .. "/sub/odd name"
+        support.shell(("ln -sf %s %s"):format(support.quote(out), support.quote(link)))
+        local err = raises("value", nil, cluster.sync_files, cluster, source, { to = target, client = client })
+        assert.truthy(err.message:find("in it sub/odd name is a symbolic link to " .. out .. ";", 1, true), err.message)
+      end
+      assert.same({}, cluster:list_files { client = client })
+    end)
+
     it("as Python's dask_saturn keeps them", function()
       local listed = client:submit(py.fn [[
         from distributed import worker_client

@@ -226,6 +226,20 @@ local function read_path(path)
   return nil, problem
 end
 
+-- What a symbolic link stands for must be in the directory, too, or Python takes nothing of the whole archive.
+local function check_links(path, to)
+  local links = output_of { "find", path .. "/.", "-name", ".git", "-prune", "-o", "-type", "l", "-print", "-exec",
+    "readlink", "{}", ";" }
+  for link, target in (links or ""):gmatch "(/[^\n]*)\n([^\n]*)\n" do
+    link = link:sub(#path + #"/./" + 1)
+    local leads = M.absolute(target, to .. (link:match "^(.*/)" or ""))
+    if target:sub(1, 1) == "/" or (leads .. "/"):sub(1, #to) ~= to then
+      errors.raise("value", ("%s cannot be sent: in it %s is a symbolic link to %s; only relative links that stay in "
+        .. "the directory can be"):format(path, link, target))
+    end
+  end
+end
+
 local function archive_of(path)
   local archive, why = output_of { "tar", "--exclude", ".git", "-czf", "-", "-C", path, "." }
   if not archive then errors.raise("value", ("the directory %s cannot be packed: %s"):format(path, why)) end
@@ -239,7 +253,9 @@ local function pack(path, target)
   local kind, content = read_path(from)
   if not kind then errors.raise("value", ("%s cannot be read: %s"):format(from, content)) end
   if kind == "file" then return to, content end
-  return to:gsub("/$", "") .. "/", archive_of(from)
+  to = to:gsub("/$", "") .. "/"
+  check_links(from, to)
+  return to, archive_of(from)
 end
 
 -- ---- on the workers ----------------------------------------------------------------------------------------------
