@@ -111,6 +111,8 @@ print(dask.config.get("distributed.client.heartbeat", config=config))
     local path = write("a.yaml", "a: [1, 2")
     raises("value", "a.yaml' is no YAML", load, { path })
     raises("value", "must hold names and values", load, { write("b.yaml", "just text") })
+    raises("value", "list.yaml' must hold names and values, not just a list", load, { write("list.yaml", "- a: 1\n") })
+    raises("value", "list.json' must hold names and values, not just a list", load, { write("list.json", "[1]") })
     raises("value", "is no JSON", load, { write("c.json", "{") })
     raises("value", "connect is 'soon', which is no time", load, {},
       { DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT = "soon" })

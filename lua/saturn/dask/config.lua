@@ -125,8 +125,10 @@ local function read_file(path)
   local text = files.read(path)
   local value
   if path:lower():find("%.json$") then value = read_json(text, path) else value = read_yaml(text, path) end
-  if value ~= nil and type(value) ~= "table" then
-    errors.raise("value", ("'%s' must hold names and values, not just a %s"):format(path, type(value)))
+  local is_list = type(value) == "table" and #value > 0
+  if value ~= nil and (type(value) ~= "table" or is_list) then
+    errors.raise("value", ("'%s' must hold names and values, not just a %s"):format(path,
+      is_list and "list" or type(value)))
   end
   return value or {}
 end
