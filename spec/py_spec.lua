@@ -193,10 +193,61 @@ describe("values with a Python type", function()
     raises("UTF%-8", py.str, "\xff")
     raises("takes a string", py.bytes, 5)
     raises("one letter", py.array, "dd")
-    local text, kind, message = pickle.dumps(py.datetime(2020, 13, 1))
+    local wrong = py.datetime(2020, 12, 1)
+    wrong.month = 13
+    local text, kind, message = pickle.dumps(wrong)
     assert.is_nil(text)
     assert.equal("value", kind)
     assert.matches("py%.datetime", message)
+  end)
+
+  it("have fields in their ranges", function()
+    raises("py_spec%.lua:%d+: py%.date: 2021%-02 has no day 29", function() local _ = py.date(2021, 2, 29) end)
+    for field, values in pairs { year = { 0, 10000, 1.5 }, month = { 0, 13 }, day = { 0, 32 }, hour = { -1, 24 },
+      min = { 60 }, sec = { 60 }, usec = { -1, 1000000, 0 / 0 }, fold = { 2, true } } do
+      for _, value in ipairs(values) do
+        local moment = { year = 2020, month = 1, day = 1 }
+        moment[field] = value
+        raises(field .. " is a whole number from", py.datetime, moment)
+      end
+    end
+    raises("hour is a whole number", py.time, 24)
+    for _, date in ipairs { { 1900, 2, 29 }, { 2021, 4, 31 }, { 2023, 2, 29 }, { 2100, 2, 29 } } do
+      raises("has no day", py.date, table.unpack(date))
+      raises("has no day", py.datetime, table.unpack(date))
+    end
+    assert.equal("2000-02-29", tostring(py.date(2000, 2.0, "29")))
+    raises("tz is py%.utc, a py%.timezone%(seconds%) or a py%.ZoneInfo", py.datetime,
+      { year = 2020, month = 1, day = 1, tz = "UTC" })
+    assert.is_nil(py.time { hour = 1, tz = py.null }.tz)
+    raises("py%.ZoneInfo", py.timezone, "Europe/Paris")
+    raises("less than a day", py.timezone, 86400)
+    raises("at most 999999999 days", py.timedelta, 1e9)
+    raises("too much", py.timedelta, { hours = 0 / 0 })
+    raises("py%.complex takes numbers", py.complex, "1")
+  end)
+
+  it("are lists where Python has a sequence", function()
+    for _, name in ipairs { "list", "tuple", "set", "frozenset", "deque", "OrderedDict" } do
+      raises("py%." .. name .. " takes a list such as .* has the key a", py[name], { a = true })
+      raises("beyond a hole, which saturn%.null fills", py[name], { [2] = 5 })
+    end
+    raises("takes a list", py.array, "d", { a = 1 })
+    raises("takes a list", py.object, "m.C", { a = 1 })
+    raises("takes a list", py.deque, "abc")
+    raises("the list has a hole", py.tuple, { 1, nil, 3, nil, 5, nil })
+    raises("maxlen", py.deque, {}, -1)
+    assert.equal("[1, 2]", tostring(py.list(py.deque({ 1, 2 }, 2))))
+    assert.equal("deque([1.5, 2.5])", tostring(py.deque(require "saturn.array" { 1.5, 2.5 })))
+  end)
+
+  it("make decimal numbers of the shortest text of a number", function()
+    for text, value in pairs { ["12345678901234.56"] = 12345678901234.56, NaN = 0 / 0, Infinity = 1 / 0,
+      ["-Infinity"] = -1 / 0, ["5"] = 5, ["1E+22"] = 1e22, ["0.1"] = 0.1, ["-0.0"] = -0.0 } do
+      assert.equal(text, py.Decimal(value).value)
+    end
+    raises("text such as", py.Decimal, "1,5")
+    raises("text such as", py.Decimal, {})
   end)
 
   it("compare by value, and keys are found by value", function()

@@ -20,8 +20,9 @@ local function kind(value)
   return type(value) == "table" and name_of[getmetatable(value)] or nil
 end
 
+-- Level 1 is the line that called the function that calls this one.
 local function bad(level, format, ...)
-  error(format:format(...), level + 1)
+  error(format:format(...), level + 2)
 end
 
 local function shown(value)
@@ -52,11 +53,11 @@ end
 local function make_ref(text, level)
   if kind(text) == "ref" then return text end
   if type(text) ~= "string" then
-    bad(level + 1, "a Python name is a string such as \"package.module.name\", not %s", shown(text))
+    bad(level, "a Python name is a string such as \"package.module.name\", not %s", shown(text))
   end
   local ref = py.callable(text)
   if not ref then
-    bad(level + 1, "%q is no Python name: write \"package.module.name\", \"module:Class.method\" or a builtin's name",
+    bad(level, "%q is no Python name: write \"package.module.name\", \"module:Class.method\" or a builtin's name",
       text)
   end
   return ref
@@ -202,6 +203,26 @@ end
 
 -- ---- constructors ----------------------------------------------------------------------------------------------
 
+local ATTRIBUTE = { deque = "maxlen", array = "typecode" } -- fields of sequences that are no items
+
+-- Refuses a table with other keys than 1, 2, ... n: only those would be sent.
+local function check_sequence(items, what, level)
+  local size, count, attribute = #items, 0, ATTRIBUTE[kind(items)]
+  for key in next, items do
+    if attribute and key == attribute then
+      count = count - 1
+    elseif math.type(key) ~= "integer" or key < 1 or key > size then
+      local have = type(key) == "table" and shown(key) or tostring(key)
+      bad(level + 1, "%s takes a list such as {\"a\", \"b\"}, with the keys 1, 2, ... n; this table has the key %s%s",
+        what, have, math.type(key) == "integer" and " beyond a hole, which saturn.null fills" or "")
+    end
+    count = count + 1
+  end
+  if count ~= size then bad(level + 1, "%s: the list has a hole; saturn.null fills it", what) end
+end
+
+local SEQUENCES = { list = true, tuple = true, set = true, frozenset = true }
+
 local function tagged(name)
   local meta = types[name]
   py[name] = function(items)
@@ -209,7 +230,10 @@ local function tagged(name)
     if type(items) ~= "table" then bad(1, "py.%s takes a table, not %s", name, shown(items)) end
     local old = getmetatable(items)
     if old == meta then return items end
-    if old ~= nil then
+    if SEQUENCES[name] then
+      check_sequence(items, "py." .. name, 1)
+      if old ~= nil then items = table.move(items, 1, #items, 1, {}) end
+    elseif old ~= nil then
       -- a copy, so that the other value stays what it is
       local copy = {}
       for k, v in next, items do copy[k] = v end
@@ -244,7 +268,7 @@ local function load_rest()
   if complete then return end
   complete = true
   setmetatable(py, nil)
-  require("saturn.pyvalue").extend(py, kind, bad, shown, make_ref)
+  require("saturn.pyvalue").extend(py, kind, bad, shown, make_ref, check_sequence)
 end
 
 setmetatable(py, {

@@ -1,6 +1,7 @@
 --- The second half of saturn.py: constructors of the rarer types, texts for people, comparison. Loaded when first used.
 
 local core = require "saturn.core"
+local pytext = require "saturn.pytext"
 
 local codec, null = core.pickle, core.null
 local types, extra = codec.types, codec.extra
@@ -10,7 +11,7 @@ local math_type = math.type
 local M = {}
 
 --- Completes the module `py` and the metatables; the other arguments are helpers of py.lua.
-function M.extend(py, kind, bad, shown, make_ref)
+function M.extend(py, kind, bad, shown, make_ref, check_sequence)
 
 --- An integer of any size, from its decimal digits; a plain Lua integer when it fits one.
 ---@param value string|integer
@@ -32,7 +33,9 @@ function py.float(value)
   return setmetatable({ value = value + 0.0 }, types.float)
 end
 
-local function fields(name, names, defaults)
+-- The constructor py[name]: its values by name or in this order; `checks` may refuse or replace them.
+local function fields(name, names, defaults, ...)
+  local checks = { ... }
   py[name] = function(first, ...)
     local value
     if type(first) == "table" and not kind(first) then
@@ -57,17 +60,76 @@ local function fields(name, names, defaults)
         value[key] = default
       end
     end
+    for _, check in ipairs(checks) do check(value, name) end
     return setmetatable(value, types[name])
   end
 end
 
-fields("complex", { "re", "im" }, { re = 0.0, im = 0.0 })
+-- Checks that a field is a whole number in a range, and makes an integer of it.
+local function check_integer(value, name, field, low, high)
+  local given = value[field]
+  if given == nil then return end
+  local whole = math.tointeger(tonumber(given))
+  if not whole or whole < low or whole > high then
+    local have = type(given) == "number" and tostring(given) or shown(given)
+    bad(3, "py.%s: %s is a whole number from %d to %d, not %s", name, field, low, high, have)
+  end
+  value[field] = whole
+end
+
+local DAYS = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
+
+local function check_date(value, name)
+  check_integer(value, name, "year", 1, 9999)
+  check_integer(value, name, "month", 1, 12)
+  local year, month = value.year, value.month
+  local leap = month == 2 and year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+  local last = DAYS[month] + (leap and 1 or 0)
+  check_integer(value, name, "day", 1, 31)
+  if value.day > last then
+    bad(2, "py.%s: %04d-%02d has no day %d", name, year, month, value.day)
+  end
+end
+
+local ZONES = { timezone = true, ZoneInfo = true, object = true, ref = true }
+
+local function check_time(value, name)
+  check_integer(value, name, "hour", 0, 23)
+  check_integer(value, name, "min", 0, 59)
+  check_integer(value, name, "sec", 0, 59)
+  check_integer(value, name, "usec", 0, 999999)
+  check_integer(value, name, "fold", 0, 1)
+  local tz = value.tz
+  if tz == null then value.tz = nil return end
+  if tz ~= nil and not ZONES[kind(tz)] then
+    bad(2, "py.%s: tz is py.utc, a py.timezone(seconds) or a py.ZoneInfo \"Area/City\", not %s", name, shown(tz))
+  end
+end
+
+local function check_timezone(value)
+  local offset, seconds = value.offset, value.offset
+  if kind(offset) == "timedelta" then seconds = offset.days * 86400 + offset.seconds + offset.microseconds / 1e6 end
+  if math_type(seconds) == nil then
+    bad(2, "py.timezone takes an offset in seconds or a py.timedelta, not %s%s", shown(offset),
+      type(offset) == "string" and "; for a name there is py.ZoneInfo" or "")
+  end
+  if not (seconds > -86400 and seconds < 86400) then bad(2, "the offset of a py.timezone is less than a day") end
+end
+
+local function check_complex(value)
+  for _, part in ipairs { "re", "im" } do
+    if math_type(value[part]) == nil then bad(2, "py.complex takes numbers, not %s", shown(value[part])) end
+  end
+end
+
+fields("complex", { "re", "im" }, { re = 0.0, im = 0.0 }, check_complex)
 fields("Fraction", { "numerator", "denominator" }, { numerator = "required", denominator = 1 })
 fields("datetime", { "year", "month", "day", "hour", "min", "sec", "usec", "tz", "fold" },
-  { year = "required", month = "required", day = "required", hour = 0, min = 0, sec = 0, usec = 0 })
-fields("date", { "year", "month", "day" }, { year = "required", month = "required", day = "required" })
-fields("time", { "hour", "min", "sec", "usec", "tz", "fold" }, { hour = 0, min = 0, sec = 0, usec = 0 })
-fields("timezone", { "offset", "name" }, { offset = "required" })
+  { year = "required", month = "required", day = "required", hour = 0, min = 0, sec = 0, usec = 0 },
+  check_date, check_time)
+fields("date", { "year", "month", "day" }, { year = "required", month = "required", day = "required" }, check_date)
+fields("time", { "hour", "min", "sec", "usec", "tz", "fold" }, { hour = 0, min = 0, sec = 0, usec = 0 }, check_time)
+fields("timezone", { "offset", "name" }, { offset = "required" }, check_timezone)
 fields("ZoneInfo", { "key" }, { key = "required" })
 fields("datetime64", { "value", "unit", "delta" }, { value = "required", unit = "ns" })
 fields("Decimal", { "value" }, { value = "required" })
@@ -77,10 +139,13 @@ fields("dtype", { "value", "shape" }, { value = "required" })
 
 local make_decimal, make_uuid = py.Decimal, py.UUID
 
---- A decimal number from its text.
-function py.Decimal(text)
-  if type(text) == "number" then text = tostring(text) end
-  if type(text) ~= "string" then bad(1, "py.Decimal takes a text such as \"1.50\", not %s", shown(text)) end
+--- A decimal number from its text, or from a number: the shortest text that reads back as the same float.
+---@param value string|number
+function py.Decimal(value)
+  if math_type(value) == "float" then value = pytext.float(value) end
+  if math_type(value) or kind(value) == "int" then value = tostring(value) end
+  local text = type(value) == "string" and pytext.decimal(value)
+  if not text then bad(1, "py.Decimal takes a number or a text such as \"1.50\", not %s", shown(value)) end
   return make_decimal(text)
 end
 
@@ -93,6 +158,7 @@ end
 py.utc = py.timezone { offset = 0 }
 
 local DAY = 86400
+local MOST_DAYS = 999999999
 
 --- A duration: py.timedelta{ days=, hours=, minutes=, seconds=, milliseconds=, microseconds=, weeks= }, or days,
 --- seconds, microseconds. Normalized as Python does it.
@@ -106,6 +172,10 @@ function py.timedelta(days, seconds, microseconds)
     local factor = scale[name]
     if not factor then bad(1, "py.timedelta has no field '%s'", tostring(name)) end
     if math_type(value) == nil then bad(1, "py.timedelta: %s is a number, not %s", name, shown(value)) end
+    -- so that the sums below are what an integer holds
+    if value ~= value or math.abs(value + 0.0) * factor >= 2 * MOST_DAYS * DAY then
+      bad(1, "py.timedelta: %s = %s is too much", name, tostring(value))
+    end
     if factor < 1 then
       micro = micro + value * (factor == 1e-3 and 1000 or 1)
     else
@@ -117,9 +187,23 @@ function py.timedelta(days, seconds, microseconds)
   end
   micro = math.floor(micro + 0.5)
   whole = whole + micro // 1000000
+  if whole // DAY < -MOST_DAYS or whole // DAY > MOST_DAYS then
+    bad(1, "a py.timedelta has at most %d days, not %d", MOST_DAYS, math.floor(whole // DAY))
+  end
   return setmetatable({
     days = math.floor(whole // DAY), seconds = math.floor(whole % DAY), microseconds = micro % 1000000,
   }, types.timedelta)
+end
+
+-- A copy of a list, into `into`; nil is an empty one.
+local function copy_list(items, what, into)
+  if items == nil then return into end
+  if type(items) == "table" then
+    check_sequence(items, what, 2)
+  elseif not core.array.is(items) then
+    bad(2, "%s takes a list, not %s", what, shown(items))
+  end
+  return table.move(items, 1, #items, 1, into)
 end
 
 --- range(stop), range(start, stop) or range(start, stop, step)
@@ -139,6 +223,7 @@ end
 --- A dict that keeps its order, from a list of { key, value } pairs.
 function py.OrderedDict(pairs_list)
   local dict, order = {}, {}
+  if pairs_list ~= nil then copy_list(pairs_list, "py.OrderedDict", {}) end
   for i, pair in ipairs(pairs_list or {}) do
     if type(pair) ~= "table" or pair[1] == nil then bad(1, "py.OrderedDict: item %d is no { key, value }", i) end
     if dict[pair[1]] == nil then order[#order + 1] = pair[1] end
@@ -152,19 +237,21 @@ end
 function py.defaultdict(factory, items)
   local dict = {}
   for key, value in pairs(items or {}) do dict[key] = value end
-  if factory ~= nil and factory ~= null then dict[extra] = make_ref(factory, 1) end
+  if factory ~= nil and factory ~= null then dict[extra] = make_ref(factory, 2) end
   return setmetatable(dict, types.defaultdict)
 end
 
 function py.deque(items, maxlen)
-  local deque = table.move(items or {}, 1, #(items or {}), 1, { maxlen = maxlen })
-  return setmetatable(deque, types.deque)
+  if maxlen ~= nil and (math_type(maxlen) ~= "integer" or maxlen < 0) then
+    bad(1, "py.deque: maxlen is an integer that is not negative, not %s", shown(maxlen))
+  end
+  return setmetatable(copy_list(items, "py.deque", { maxlen = maxlen }), types.deque)
 end
 
 --- An array.array; for NumPy arrays see saturn.array.
 function py.array(typecode, items)
   if type(typecode) ~= "string" or #typecode ~= 1 then bad(1, "py.array takes a type code of one letter") end
-  return setmetatable(table.move(items or {}, 1, #(items or {}), 1, { typecode = typecode }), types.array)
+  return setmetatable(copy_list(items, "py.array", { typecode = typecode }), types.array)
 end
 
 --- Any other Python object: the call of a class or function, made when the pickle is loaded.
@@ -172,10 +259,10 @@ end
 ---@param args table? sequence
 ---@param kwargs table?
 function py.object(class, args, kwargs)
-  local ref = make_ref(class, 1)
+  local ref = make_ref(class, 2)
   return setmetatable({
     module = ref.module, name = ref.name,
-    args = setmetatable(table.move(args or {}, 1, #(args or {}), 1, {}), types.tuple),
+    args = setmetatable(copy_list(args, "py.object", {}), types.tuple),
     kwargs = kwargs and py.dict(kwargs) or nil,
   }, types.object)
 end
@@ -242,19 +329,6 @@ local function quote(text, is_bytes)
   end)
   if is_bytes then text = text:gsub("[\128-\255]", function(c) return ("\\x%02x"):format(c:byte()) end) end
   return (is_bytes and "b" or "") .. mark .. text .. mark
-end
-
-local function number(value)
-  if math_type(value) == "integer" then return ("%d"):format(value) end
-  if value ~= value then return "nan" end
-  if value == math.huge then return "inf" elseif value == -math.huge then return "-inf" end
-  for digits = 15, 17 do
-    local text = ("%%.%dg"):format(digits):format(value)
-    if tonumber(text) == value then
-      text = text:gsub(",", ".")
-      return text:find("[%.e]") and text or text .. ".0"
-    end
-  end
 end
 
 local repr_any
@@ -350,13 +424,13 @@ end
 -- One line for each type that is not a container.
 local SCALARS = {
   int = function(self) return tostring(self) end,
-  float = function(self) return number(self.value) end,
+  float = function(self) return pytext.number(self.value) end,
   str = function(self) return quote(self.value) end,
   bytes = function(self) return quote(self.value, true) end,
   bytearray = function(self) return "bytearray(" .. quote(self.value, true) .. ")" end,
   complex = function(self)
-    local im = number(self.im)
-    return ("(%s%s%sj)"):format(number(self.re), im:find("^%-") and "" or "+", im)
+    local im = pytext.number(self.im)
+    return ("(%s%s%sj)"):format(pytext.number(self.re), im:find("^%-") and "" or "+", im)
   end,
   Decimal = function(self) return ("Decimal('%s')"):format(self.value) end,
   Fraction = function(self)
@@ -454,7 +528,7 @@ function repr_any(state, value)
   elseif what == "boolean" then
     add(state, value and "True" or "False")
   elseif what == "number" then
-    add(state, number(value))
+    add(state, pytext.number(value))
   elseif what == "string" then
     local long = #value > state.width
     add(state, quote(long and value:sub(1, state.width) or value, not codec.is_utf8(value)) .. (long and "..." or ""))
@@ -498,7 +572,7 @@ end
 function types.str.__tostring(self) return self.value end
 function types.bytes.__tostring(self) return self.value end
 function types.bytearray.__tostring(self) return self.value end
-function types.float.__tostring(self) return number(self.value) end
+function types.float.__tostring(self) return pytext.number(self.value) end
 function types.Decimal.__tostring(self) return self.value end
 function types.UUID.__tostring(self) return tostring(rawget(self, "value")) end
 function types.path.__tostring(self) return self.value end
