@@ -1,5 +1,6 @@
 local core = require "saturn.core"
 local py = require "saturn.py"
+local dask = require "spec.support.dask"
 local support = require "spec.support"
 
 local pickle = core.pickle
@@ -156,6 +157,68 @@ describe("values with a Python type", function()
     for _, case in ipairs(cases) do assert.equal(case[2], tostring(case[1])) end
     assert.equal([==[["it's", 'a\n\x01"', b'\xff', 0.1, 1e+300, nan, None]]==],
       py.repr { "it's", 'a\n\1"', "\xff", 0.1, 1e300, 0 / 0, py.null })
+  end)
+
+  it("print as Python's str and repr, to the letter", function()
+    local program = [==[
+import collections, fractions, math, pickle, random, struct
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+odd = timezone(timedelta(seconds=1, microseconds=5))
+values = [datetime(2020, 1, 1), datetime(2020, 1, 1, 1, 2, 3, 4, tzinfo=odd, fold=1), datetime(2020, 1, 1, 1, 2, 0, 4),
+    datetime(1, 1, 1, tzinfo=ZoneInfo("UTC")), datetime.max, time(1), time(1, 2, 3, 4, tzinfo=timezone.utc, fold=1),
+    time(0, 0, 5), date(2020, 2, 29), timedelta(0), timedelta(days=-1, microseconds=3), timedelta(1, 5), timedelta.max,
+    timedelta.min, timezone.utc, timezone(timedelta(0), "X"), odd, timezone(-odd.utcoffset(None)),
+    timezone(-timedelta(hours=1), "it's"), timezone(timedelta(hours=5, minutes=30)), ZoneInfo("Europe/Paris"),
+    1j, -1j, complex(2, 0), complex(-0.0, 1), complex(1, -0.0), complex(0, math.nan), complex(math.inf, -math.inf),
+    complex(1e16, 1e-5), complex(math.nan, 0.1 + 0.2), fractions.Fraction(5), fractions.Fraction(-1, 3), frozenset(),
+    collections.OrderedDict(), collections.Counter(), set(), collections.deque(), [], {}, (),
+    [math.inf, -math.nan, -0.0, 1e15, 1e16, 5e-324, 0.1 + 0.2, 1e-4, 1e-5, 2.0 ** -44, 1e22, 1e23],
+    [Decimal("1E+5"), Decimal("-0.10"), Decimal("NaN")], [datetime(2020, 1, 1), timedelta(1), 1j]]
+random.seed(1)
+powers = list(range(-1074, 1024))
+for first in range(0, len(powers), 50):
+    values.append([2.0 ** k for k in powers[first:first + 50]])
+    values.append([random.uniform(1, 10) * 10 ** random.uniform(-320, 307) for _ in range(50)])
+    values.append([round(random.uniform(0, 10 ** random.randrange(9)), random.randrange(9)) for _ in range(50)])
+try:
+    import pandas as pd
+    values += [pd.Timedelta(1), pd.Timedelta("-1ns"), pd.Timedelta("1 days 02:03:04.000000005"), pd.Timedelta("1s"),
+        pd.Timedelta(0), pd.Timedelta("-3 days"), pd.Timedelta("1ms"), pd.Timestamp("2020-01-01"),
+        pd.Timestamp("2020-01-01 00:00:00.789"), pd.Timestamp("1900-01-01 00:00:00.000000001"),
+        pd.Timestamp("2020-01-01 00:00:00.5", tz="UTC"), pd.Timestamp("2020-06-01", tz=timezone(-timedelta(hours=5)))]
+    import pytz
+    paris = pytz.timezone("Europe/Paris")
+    values += [datetime(2020, 1, 1, tzinfo=pytz.UTC), paris.localize(datetime(2020, 7, 1)), paris.localize(datetime(
+        2020, 1, 1)), datetime(2020, 1, 1, tzinfo=pytz.FixedOffset(-90)), pd.Timestamp("2020-06-01", tz="Europe/Paris")]
+except ImportError:
+    pass
+try:
+    import dateutil.tz
+    values += [datetime(2020, 1, 1, tzinfo=dateutil.tz.tzutc())]
+except ImportError:
+    pass
+
+for value in values:
+    print(pickle.dumps(value).hex(), pickle.dumps((str(value), repr(value))).hex())
+]==]
+    local function unhex(hex)
+      local value, _, message = pickle.loads((hex:gsub("%x%x", function(x) return string.char(tonumber(x, 16)) end)))
+      assert.is_nil(message)
+      return value
+    end
+    local seen = 0
+    for value, texts in dask.run_python(nil, program):gmatch "(%x+) (%x+)\n" do
+      value, texts = unhex(value), unhex(texts)
+      assert.equal(texts[1], type(value) == "table" and getmetatable(value) and tostring(value) or py.repr(value))
+      if not texts[2]:find("tzinfo=<", 1, true) then -- of pytz
+        assert.equal(texts[2], py.repr(value, { width = 9999 }))
+      end
+      seen = seen + 1
+    end
+    assert.is_true(seen > 170, seen)
   end)
 
   it("cut long, deep and cyclic values", function()

@@ -2,6 +2,7 @@
 
 local core = require "saturn.core"
 local pytext = require "saturn.pytext"
+local pytime = require "saturn.pytime"
 
 local codec, null = core.pickle, core.null
 local types, extra = codec.types, codec.extra
@@ -389,37 +390,7 @@ local function add_pairs(state, value, open, close, equals)
   add(state, close)
 end
 
-local function timezone_text(offset)
-  local seconds = offset
-  if kind(offset) == "timedelta" then seconds = offset.days * DAY + offset.seconds end
-  local sign = seconds < 0 and "-" or "+"
-  seconds = math.abs(math.tointeger(seconds // 1) or 0)
-  local text = ("%s%02d:%02d"):format(sign, seconds // 3600, seconds // 60 % 60)
-  return seconds % 60 ~= 0 and ("%s:%02d"):format(text, seconds % 60) or text
-end
-
-local function clock(self)
-  local text = ("%02d:%02d:%02d"):format(self.hour or 0, self.min or 0, self.sec or 0)
-  if (self.usec or 0) ~= 0 then text = ("%s.%06d"):format(text, self.usec) end
-  local tz = self.tz
-  if kind(tz) == "timezone" then return text .. timezone_text(tz.offset) end
-  if tz ~= nil then return text .. " " .. tostring(tz) end
-  return text
-end
-
-local function duration(self)
-  local text = ("%d:%02d:%02d"):format(self.seconds // 3600, self.seconds // 60 % 60, self.seconds % 60)
-  if self.microseconds ~= 0 then text = ("%s.%06d"):format(text, self.microseconds) end
-  if self.days ~= 0 then text = ("%d day%s, %s"):format(self.days, math.abs(self.days) == 1 and "" or "s", text) end
-  return text
-end
-
-local function class_text(self)
-  local module, name = rawget(self, "module"), rawget(self, "name")
-  if type(name) ~= "string" then name = "?" end
-  if type(module) ~= "string" or module == "builtins" then return name end
-  return module .. "." .. name
-end
+local class_text = pytime.class
 
 -- One line for each type that is not a container.
 local SCALARS = {
@@ -428,10 +399,7 @@ local SCALARS = {
   str = function(self) return quote(self.value) end,
   bytes = function(self) return quote(self.value, true) end,
   bytearray = function(self) return "bytearray(" .. quote(self.value, true) .. ")" end,
-  complex = function(self)
-    local im = pytext.number(self.im)
-    return ("(%s%s%sj)"):format(pytext.number(self.re), im:find("^%-") and "" or "+", im)
-  end,
+  complex = pytext.complex,
   Decimal = function(self) return ("Decimal('%s')"):format(self.value) end,
   Fraction = function(self)
     return ("Fraction(%s, %s)"):format(tostring(self.numerator), tostring(self.denominator))
@@ -445,16 +413,16 @@ local SCALARS = {
     local function part(value) return value == nil and "None" or py.repr(value) end
     return ("slice(%s, %s, %s)"):format(part(self.start), part(self.stop), part(self.step))
   end,
-  datetime = function(self) return ("datetime(%s)"):format(tostring(self)) end,
-  date = function(self) return ("date(%s)"):format(tostring(self)) end,
-  time = function(self) return ("time(%s)"):format(tostring(self)) end,
-  timedelta = function(self) return ("timedelta(%s)"):format(tostring(self)) end,
-  timezone = function(self) return tostring(self) end,
-  ZoneInfo = function(self) return ("ZoneInfo('%s')"):format(tostring(self.key)) end,
+  datetime = pytime.repr.datetime,
+  date = pytime.repr.date,
+  time = pytime.repr.time,
+  timedelta = pytime.repr.timedelta,
+  timezone = pytime.repr.timezone,
+  ZoneInfo = pytime.repr.ZoneInfo,
   path = function(self) return ("%s(%s)"):format(self.kind or "PosixPath", quote(tostring(self.value))) end,
   dtype = function(self) return ("dtype('%s')"):format(tostring(self.value)) end,
-  Timestamp = function(self) return ("Timestamp('%s')"):format(tostring(self)) end,
-  Timedelta = function(self) return ("Timedelta('%s')"):format(tostring(self)) end,
+  Timestamp = pytime.repr.Timestamp,
+  Timedelta = pytime.repr.Timedelta,
   datetime64 = function(self)
     local class = self.delta and "timedelta64" or "datetime64"
     return ("%s(%s, '%s')"):format(class, tostring(self.value), tostring(self.unit))
@@ -488,6 +456,13 @@ local function add_object(state, value)
   add(state, ")")
 end
 
+-- The hidden field is no item.
+local function empty(value)
+  local key = next(value)
+  if key == extra then key = next(value, key) end
+  return key == nil
+end
+
 local function add_table(state, value, what)
   if what == nil or what == "list" then
     if #value > 0 or next(value) == nil then return add_items(state, value, "[", "]", 1, #value) end
@@ -498,6 +473,8 @@ local function add_table(state, value, what)
   elseif what == "set" then
     if #value == 0 then return add(state, "set()") end
     add_items(state, value, "{", "}", 1, #value)
+  elseif (what == "frozenset" or what == "OrderedDict" or what == "Counter") and empty(value) then
+    add(state, what .. "()")
   elseif what == "frozenset" then
     add_items(state, value, "frozenset({", "})", 1, #value)
   elseif what == "dict" then
@@ -566,7 +543,7 @@ end
 
 local function tostring_of(self) return py.repr(self) end
 for name, meta in pairs(types) do
-  if name ~= "int" then meta.__tostring = tostring_of end
+  if name ~= "int" and not pytime.text[name] then meta.__tostring = tostring_of end
 end
 
 function types.str.__tostring(self) return self.value end
@@ -576,23 +553,11 @@ function types.float.__tostring(self) return pytext.number(self.value) end
 function types.Decimal.__tostring(self) return self.value end
 function types.UUID.__tostring(self) return tostring(rawget(self, "value")) end
 function types.path.__tostring(self) return self.value end
-function types.complex.__tostring(self) return SCALARS.complex(self) end
+function types.complex.__tostring(self) return pytext.complex(self) end
 function types.Fraction.__tostring(self)
+  if self.denominator == 1 then return tostring(self.numerator) end
   return ("%s/%s"):format(tostring(self.numerator), tostring(self.denominator))
 end
-function types.date.__tostring(self) return ("%04d-%02d-%02d"):format(self.year, self.month, self.day) end
-function types.time.__tostring(self) return clock(self) end
-function types.datetime.__tostring(self)
-  return ("%04d-%02d-%02d %s"):format(self.year, self.month, self.day, clock(self))
-end
-function types.timedelta.__tostring(self) return duration(self) end
-function types.timezone.__tostring(self)
-  if self.name then return tostring(self.name) end
-  local text = timezone_text(self.offset)
-  return text == "+00:00" and "UTC" or "UTC" .. text
-end
-function types.ZoneInfo.__tostring(self) return tostring(self.key) end
-
 -- ---- exceptions -----------------------------------------------------------------------------------------------------
 
 --- The frames as Python prints them, without a heading.
@@ -765,65 +730,6 @@ types.defaultdict.__pairs = function(self)
   end, self
 end
 
--- Days since 1970-01-01 in the proleptic Gregorian calendar.
-local function days_of(year, month, day)
-  if month <= 2 then year = year - 1 end
-  local era = year // 400
-  local of_era = year - era * 400
-  local of_year = (153 * (month + (month > 2 and -3 or 9)) + 2) // 5 + day - 1
-  return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
-end
-
-local function offset_of(value)
-  local tz = value.tz
-  if tz == nil then return nil end
-  if kind(tz) ~= "timezone" then return false end
-  if kind(tz.offset) == "timedelta" then
-    return tz.offset.days * DAY + tz.offset.seconds + tz.offset.microseconds / 1e6
-  end
-  return tz.offset
-end
-
--- Microseconds since 1970, in UTC when the value knows its offset.
-local function instant(value)
-  local seconds = days_of(value.year, value.month, value.day) * DAY + (value.hour or 0) * 3600 + (value.min or 0) * 60 +
-    (value.sec or 0)
-  return (seconds - (offset_of(value) or 0)) * 1000000 + (value.usec or 0)
-end
-
-local function micros(delta)
-  return (delta.days * DAY + delta.seconds) * 1000000 + delta.microseconds
-end
-
-types.date.__lt = function(a, b) return instant(a) < instant(b) end
-types.date.__le = function(a, b) return instant(a) <= instant(b) end
-types.timedelta.__lt = function(a, b) return micros(a) < micros(b) end
-types.timedelta.__le = function(a, b) return micros(a) <= micros(b) end
-
-local function comparable(a, b)
-  local x, y = offset_of(a), offset_of(b)
-  if x == false or y == false then
-    error("a time in a named zone has no known offset here; compare on the worker", 3)
-  end
-  if (x == nil) ~= (y == nil) then error("a time with a time zone and one without cannot be compared", 3) end
-end
-types.datetime.__lt = function(a, b) comparable(a, b) return instant(a) < instant(b) end
-types.datetime.__le = function(a, b) comparable(a, b) return instant(a) <= instant(b) end
-
-types.timedelta.__index = {
-  total_seconds = function(self) return micros(self) / 1e6 end,
-}
-types.datetime.__index = {
-  --- Seconds since 1970: UTC when the value knows its offset, else local time as os.time takes it.
-  timestamp = function(self)
-    local offset = offset_of(self)
-    if offset then return instant(self) / 1e6 end
-    if offset == false then error("a time in a named zone has no known offset here; convert it on the worker", 2) end
-    return os.time { year = self.year, month = self.month, day = self.day, hour = self.hour or 0, min = self.min or 0,
-      sec = self.sec or 0 } + (self.usec or 0) / 1e6
-  end,
-  isoformat = function(self) return (tostring(self):gsub(" ", "T", 1)) end,
-}
 types.range.__len = function(self)
   local n = (self.stop - self.start + self.step - (self.step > 0 and 1 or -1)) // self.step
   return n > 0 and n or 0
@@ -839,9 +745,7 @@ types.ref.__concat = function(a, b) return tostring(a) .. tostring(b) end
 
 -- pandas objects: see pandas.lua.
 function types.Timestamp.__index(self, key) return require("saturn.pandas").timestamp_index(self, key) end
-function types.Timestamp.__tostring(self) return require("saturn.pandas").timestamp_text(self) end
 function types.Timedelta.__index(self, key) return require("saturn.pandas").timedelta_index(self, key) end
-function types.Timedelta.__tostring(self) return require("saturn.pandas").timedelta_text(self) end
 for _, name in ipairs { "DataFrame", "Series", "Index" } do
   types[name].__index = function(self, key) return require("saturn.pandas").index(self, key) end
   types[name].__tostring = function(self) return require("saturn.pandas").tostring(self) end
