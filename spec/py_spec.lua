@@ -17,6 +17,10 @@ local function raises(pattern, fn, ...)
   assert.matches(pattern, message)
 end
 
+local function unhex(hex)
+  return (hex:gsub("%x%x", function(byte) return string.char(tonumber(byte, 16)) end))
+end
+
 describe("a name of Python code", function()
   local function parts(text)
     local ref = py.ref(text)
@@ -204,14 +208,9 @@ except ImportError:
 for value in values:
     print(pickle.dumps(value).hex(), pickle.dumps((str(value), repr(value))).hex())
 ]==]
-    local function unhex(hex)
-      local value, _, message = pickle.loads((hex:gsub("%x%x", function(x) return string.char(tonumber(x, 16)) end)))
-      assert.is_nil(message)
-      return value
-    end
     local seen = 0
     for value, texts in dask.run_python(nil, program):gmatch "(%x+) (%x+)\n" do
-      value, texts = unhex(value), unhex(texts)
+      value, texts = pickle.loads(unhex(value)), pickle.loads(unhex(texts))
       assert.equal(texts[1], type(value) == "table" and getmetatable(value) and tostring(value) or py.repr(value))
       if not texts[2]:find("tzinfo=<", 1, true) then -- of pytz
         assert.equal(texts[2], py.repr(value, { width = 9999 }))
@@ -400,6 +399,22 @@ describe("what an exception says", function()
           core.pickle.types.exception)
         assert.is_string(tostring(e))
       end
+    end
+  end)
+
+  it("is what Python says", function()
+    local program = [==[
+import decimal, pickle
+for e in [ValueError(), ValueError("a"), ValueError(b"a"), ValueError(b"\xff"), ValueError(bytearray(b"a")),
+        ValueError(0.1 + 0.2), ValueError(1e16), ValueError(None), ValueError(True), ValueError([1.5, "a"]),
+        ValueError(()), ValueError({}), ValueError(10 ** 30), ValueError(1j), ValueError(decimal.Decimal("1.50")),
+        ValueError(ValueError(1.0)), ValueError("a", b"b", None), KeyError(b"k"), OSError(2, "no", b"file")]:
+    print(pickle.dumps(e).hex(), pickle.dumps(str(e)).hex())
+]==]
+    for exception, text in dask.run_python(nil, program):gmatch "(%x+) (%x+)\n" do
+      text = pickle.loads(unhex(text))
+      exception = pickle.loads(unhex(exception))
+      assert.equal(exception.name .. (text == "" and "" or ": ") .. text, tostring(exception))
     end
   end)
 

@@ -10,10 +10,12 @@ local null = core.null
 
 -- A part of str()'s text: an exception in it reads as its own text, a container as Python prints it.
 local function str(value, depth)
-  if type(value) == "string" then return value end
-  if py.kind(value) == "exception" then return M.text(value, depth + 1) end
-  local meta = getmetatable(value)
-  return type(value) == "table" and not (meta and meta.__tostring) and py.repr(value) or tostring(value)
+  if type(value) == "string" then return core.pickle.is_utf8(value) and value or py.repr(py.bytes(value)) end
+  local kind = py.kind(value)
+  if kind == "exception" then return M.text(value, depth + 1) end
+  -- tostring of bytes gives the bytes themselves
+  if not kind or kind == "bytes" or kind == "bytearray" then return py.repr(value) end
+  return tostring(value)
 end
 
 local function seconds(value)
