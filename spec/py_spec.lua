@@ -314,7 +314,6 @@ for value in values:
 
   it("compare by value, and keys are found by value", function()
     assert.equal(py.datetime(2020, 1, 1), py.datetime(2020, 1, 1))
-    assert.are_not.equal(py.Decimal "1.0", py.Decimal "1.00")
     assert.is_true(py.date(2020, 1, 1) < py.date(2020, 1, 2))
     assert.is_true(py.timedelta { days = 1 } < py.timedelta { hours = 25 })
     assert.is_true(py.datetime { year = 2020, month = 1, day = 1, tz = py.utc } <
@@ -332,6 +331,83 @@ for value in values:
     assert.equal(2, py.get(both, py.bytes "a"))
     local nan = pickle.loads "}G\x7f\xf8\0\0\0\0\0\0K\1s."
     assert.equal(1, py.get(nan, 0 / 0))
+  end)
+
+  it("are equal when they are in Python", function()
+    local function moment(hour, tz, min)
+      return py.datetime { year = 2020, month = 1, day = 1, hour = hour, min = min or 0, tz = tz }
+    end
+    local paris = py.ZoneInfo "Europe/Paris"
+    for _, pair in ipairs { { "1.0", "1.00" }, { "100", "1E+2" }, { "0", "-0.00" }, { "inf", "Infinity" } } do
+      assert.equal(py.Decimal(pair[1]), py.Decimal(pair[2]))
+    end
+    for _, pair in ipairs { { "1", "-1" }, { "1", "10" }, { "nan", "nan" }, { "inf", "-inf" }, { "0", "inf" } } do
+      assert.are_not.equal(py.Decimal(pair[1]), py.Decimal(pair[2]))
+    end
+    assert.equal(moment(1, py.timezone(3600)), moment(0, py.utc))
+    assert.equal(moment(1, py.timezone(3600)), moment(0, py.ZoneInfo "UTC"))
+    assert.equal(moment(1, paris), moment(1, paris))
+    for _, pair in ipairs { { moment(1), moment(1, py.utc) }, { moment(1, paris), moment(1, py.timezone(3600)) },
+      { moment(1, paris), moment(2, paris) }, { moment(1, paris), moment(1) }, { moment(1), moment(1, nil, 1) },
+      { moment(1, py.timezone(3600)), moment(1, py.utc) }, { moment(0), py.date(2020, 1, 1) } } do
+      assert.are_not.equal(pair[1], pair[2])
+    end
+  end)
+
+  it("make fractions in lowest terms", function()
+    local low = math.mininteger
+    local cases = { { 2, 4 }, { -2, 4 }, { 2, -4 }, { 0, 5 }, { 0, low }, { low, low }, { low, 1 }, { low, -1 },
+      { 1, low }, { -1, low }, { low, 2 }, { low, -2 }, { math.maxinteger, low }, { low, 3 }, { 6, low }, { -6, low } }
+    local ours, theirs = {}, {}
+    for i, case in ipairs(cases) do
+      ours[i] = py.repr(py.Fraction(case[1], case[2]))
+      theirs[i] = ("print(repr(Fraction(%d, %d)))"):format(case[1], case[2])
+    end
+    assert.equal(dask.run_python(nil, "from fractions import Fraction\n" .. table.concat(theirs, "\n")),
+      table.concat(ours, "\n") .. "\n")
+    assert.equal(py.Fraction(1, 2), py.Fraction(2, 4))
+    raises("the denominator of a py%.Fraction is not 0", py.Fraction, 1, 0)
+    raises("takes integers", py.Fraction, 1.5)
+  end)
+
+  it("that have no order say so", function()
+    local function less(a, b) return a < b end
+    local function at_most(a, b) return a <= b end
+    local moment, date, delta = py.datetime(2020, 1, 1), py.date(2020, 1, 1), py.timedelta(1)
+    local zoned = py.datetime { year = 2020, month = 1, day = 1, tz = py.utc }
+    local named = py.datetime { year = 2020, month = 1, day = 1, tz = py.ZoneInfo "Europe/Paris" }
+    for _, compare in ipairs { less, at_most } do
+      for _, case in ipairs { { moment, 5 }, { 5, moment }, { delta, 5 }, { date, moment }, { moment, date },
+        { delta, "a" }, { date, py.null } } do
+        raises("py_spec%.lua:%d+: a py%.%a+ can only be compared with another", function()
+          local result = compare(case[1], case[2])
+          return result
+        end)
+      end
+      raises("with a time zone and one without", compare, moment, zoned)
+      raises("named zone", compare, named, zoned)
+    end
+    assert.is_true(py.timedelta(999999999) > py.timedelta(-999999999))
+    assert.is_true(delta <= py.timedelta(1) and moment <= py.datetime(2020, 1, 1))
+  end)
+
+  it("count ranges of all sizes", function()
+    local low, high = math.mininteger, math.maxinteger
+    local cases = { { low, -1, 1 }, { low, high, 3 }, { high, low, -3 }, { high, low, low }, { 0, low, low },
+      { 1, 1, 1 }, { 1, 0, 1 }, { 0, 10, 3 }, { 10, 0, -3 }, { 0, 9, 3 }, { 0, 1, high }, { low, high, high } }
+    local ours, theirs = {}, {}
+    for i, case in ipairs(cases) do
+      ours[i] = ("%d"):format(#py.range(table.unpack(case)))
+      theirs[i] = ("print(len(range(%d, %d, %d)))"):format(table.unpack(case))
+    end
+    assert.equal(dask.run_python(nil, table.concat(theirs, "\n")), table.concat(ours, "\n") .. "\n")
+    for _, range in ipairs { py.range(low, high), py.range(low, high, 2), py.range(low, 0) } do
+      raises("longer than 2%^63", function() return #range end)
+    end
+    raises("beyond 64 bits", function() return #py.range(py.int "1180591620717411303424") end)
+    raises("the step of a py%.range is not 0", py.range, 1, 2, 0)
+    raises("takes integers", py.range, "a")
+    raises("the key of item 1 is NaN", py.OrderedDict, { { 0 / 0, 1 } })
   end)
 
   it("keep the order and the hidden parts of dicts out of the way", function()
@@ -354,10 +430,42 @@ for value in values:
     assert.equal("2020-02-29T12:00:00.500000+01:00", moment:isoformat())
     assert.equal(os.time { year = 2020, month = 2, day = 29, hour = 12 }, os.time(py.datetime(2020, 2, 29, 12)))
     assert.equal(90061.5, py.timedelta { days = 1, hours = 1, minutes = 1, seconds = 1.5 }:total_seconds())
+    local paris = py.datetime { year = 2020, month = 1, day = 1, tz = py.ZoneInfo "Europe/Paris" }
+    assert.equal("2020-01-01 00:00:00 Europe/Paris", tostring(paris))
+    assert.equal("datetime.datetime(2020, 1, 1, 0, 0, tzinfo=zoneinfo.ZoneInfo(key='Europe/Paris'))", py.repr(paris))
+    raises("py_spec%.lua:%d+: .* named zone has no known offset", function() local _ = paris:isoformat() end)
+    raises("py_spec%.lua:%d+: .* named zone has no known offset", function() local _ = paris:timestamp() end)
     assert.equal(3, #py.range(9, 0, -3))
     local list = {}
     for i, value in pairs(py.range(9, 0, -3)) do list[i] = value end
     assert.same({ 9, 6, 3 }, list)
+  end)
+end)
+
+describe("a time in a zone of another package", function()
+  it("has the offset of UTC, and no long text", function()
+    local program = [==[
+import datetime, pickle
+try:
+    import dateutil.tz
+    print("utc", pickle.dumps(datetime.datetime(2020, 1, 1, tzinfo=dateutil.tz.tzutc())).hex())
+    print("dateutil", pickle.dumps(datetime.datetime(2020, 1, 1, tzinfo=dateutil.tz.gettz("Europe/Paris"))).hex())
+    import pytz
+    print("utc", pickle.dumps(datetime.datetime(2020, 1, 1, tzinfo=pytz.UTC)).hex())
+except ImportError:
+    pass
+]==]
+    for name, hex in dask.run_python(nil, program):gmatch "(%a+) (%x+)\n" do
+      local moment = pickle.loads(unhex(hex))
+      if name == "utc" then
+        assert.equal(1577836800.0, moment:timestamp())
+        assert.equal("2020-01-01T00:00:00+00:00", moment:isoformat())
+      else
+        assert.matches("^2020%-01%-01 00:00:00 dateutil%.tz%.[%a_]+%.tzfile$", tostring(moment))
+        assert.matches("tzinfo=dateutil%.tz%.[%a_]+%.tzfile%)$", py.repr(moment))
+        raises("named zone has no known offset", moment.timestamp, moment)
+      end
+    end
   end)
 end)
 

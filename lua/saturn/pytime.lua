@@ -47,8 +47,9 @@ local ALWAYS_UTC = { UTC = true, ["Etc/UTC"] = true, Zulu = true, ["Etc/Zulu"] =
 --- The offset of a zone in microseconds; nil for no zone, false when it is not known here.
 local function offset_of(tz)
   local what = kind(tz)
-  if tz == nil or what == nil then return tz ~= nil and false or nil end
-  if what == "ZoneInfo" then return ALWAYS_UTC[tz.key] and 0 end
+  if tz == nil then return nil end
+  if what == nil then return false end
+  if what == "ZoneInfo" then return ALWAYS_UTC[tz.key] and 0 or false end
   if what == "timezone" then
     if kind(tz.offset) == "timedelta" then return micros(tz.offset) end
     return seconds(tz.offset) or false

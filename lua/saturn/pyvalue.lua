@@ -123,8 +123,45 @@ local function check_complex(value)
   end
 end
 
+-- The quotient of two integers where the wanted sign is known: only -2^63 / -1 does not fit an integer.
+local function quotient(value, divisor, negative)
+  local result = value // divisor
+  if result == math.mininteger and not negative then return py.int "9223372036854775808" end
+  return result
+end
+
+-- Makes it what Python makes of it, so that equal ones are equal here. The divisor is negative, for -2^63 has no
+-- positive twin.
+local function reduce(value)
+  local numerator, denominator = value.numerator, value.denominator
+  local divisor, rest = numerator, denominator
+  if divisor > 0 then divisor = -divisor end
+  if rest > 0 then rest = -rest end
+  while rest ~= 0 do divisor, rest = rest, math.fmod(divisor, rest) end
+  if denominator < 0 then
+    value.numerator = quotient(numerator, divisor, numerator > 0)
+    value.denominator = quotient(denominator, divisor, false)
+  else
+    value.numerator, value.denominator = -(numerator // divisor), -(denominator // divisor)
+  end
+end
+
+local function check_fraction(value)
+  for _, part in ipairs { "numerator", "denominator" } do
+    local given = value[part]
+    if kind(given) ~= "int" then
+      local whole = math_type(given) and math.tointeger(given)
+      if not whole then bad(2, "py.Fraction takes integers, not %s", shown(given)) end
+      value[part] = whole
+    end
+  end
+  if value.denominator == 0 then bad(2, "the denominator of a py.Fraction is not 0") end
+  -- Python reduces what is larger; here there is no arithmetic for it
+  if math_type(value.numerator) and math_type(value.denominator) then reduce(value) end
+end
+
 fields("complex", { "re", "im" }, { re = 0.0, im = 0.0 }, check_complex)
-fields("Fraction", { "numerator", "denominator" }, { numerator = "required", denominator = 1 })
+fields("Fraction", { "numerator", "denominator" }, { numerator = "required", denominator = 1 }, check_fraction)
 fields("datetime", { "year", "month", "day", "hour", "min", "sec", "usec", "tz", "fold" },
   { year = "required", month = "required", day = "required", hour = 0, min = 0, sec = 0, usec = 0 },
   check_date, check_time)
@@ -210,7 +247,16 @@ end
 --- range(stop), range(start, stop) or range(start, stop, step)
 function py.range(start, stop, step)
   if stop == nil then start, stop = 0, start end
-  return setmetatable({ start = start, stop = stop, step = step or 1 }, types.range)
+  local range = { start = start, stop = stop, step = step or 1 }
+  for _, part in ipairs { "start", "stop", "step" } do
+    local given = range[part]
+    if kind(given) ~= "int" then
+      range[part] = math_type(given) and math.tointeger(given)
+      if not range[part] then bad(1, "py.range takes integers, not %s", shown(given)) end
+    end
+  end
+  if range.step == 0 then bad(1, "the step of a py.range is not 0") end
+  return setmetatable(range, types.range)
 end
 
 --- slice(stop), slice(start, stop) or slice(start, stop, step); nil is None
@@ -227,6 +273,7 @@ function py.OrderedDict(pairs_list)
   if pairs_list ~= nil then copy_list(pairs_list, "py.OrderedDict", {}) end
   for i, pair in ipairs(pairs_list or {}) do
     if type(pair) ~= "table" or pair[1] == nil then bad(1, "py.OrderedDict: item %d is no { key, value }", i) end
+    if pair[1] ~= pair[1] then bad(1, "py.OrderedDict: the key of item %d is NaN: write py.float(0/0)", i) end
     if dict[pair[1]] == nil then order[#order + 1] = pair[1] end
     dict[pair[1]] = pair[2] == nil and null or pair[2]
   end
@@ -634,6 +681,13 @@ local function equal_timezones(a, b, depth)
   return equal(whole(a.offset), whole(b.offset), depth + 1) and equal(a.name, b.name, depth + 1)
 end
 
+-- 1.0 and 1.00 are equal; NaN equals nothing.
+local function equal_decimals(a, b)
+  if type(a) ~= "string" or type(b) ~= "string" then return a == b end
+  local value = pytext.decimal_value(a)
+  return value ~= nil and value == pytext.decimal_value(b)
+end
+
 function equal(a, b, depth)
   if rawequal(a, b) then return true end
   if type(a) ~= "table" or type(b) ~= "table" then
@@ -650,6 +704,11 @@ function equal(a, b, depth)
   end
   if getmetatable(a) ~= getmetatable(b) or depth > 200 then return false end
   if kind(a) == "timezone" then return equal_timezones(a, b, depth) end
+  if kind(a) == "Decimal" then return equal_decimals(a.value, b.value) end
+  if kind(a) == "datetime" then
+    local same = pytime.equal(a, b)
+    if same ~= nil then return same end
+  end
   if kind(a) == "set" or kind(a) == "frozenset" then return equal_sets(a, b, depth) end
   if kind(a) == "float" then return a.value == b.value or (a.value ~= a.value and b.value ~= b.value) end
   local n = 0
@@ -730,9 +789,24 @@ types.defaultdict.__pairs = function(self)
   end, self
 end
 
+-- How often `step` goes into `span`; both are unsigned.
+local function unsigned_quotient(span, step)
+  if step < 0 then return math.ult(span, step) and 0 or 1 end
+  local half = (span >> 1) // step << 1
+  return half + (math.ult(span - half * step, step) and 0 or 1)
+end
+
 types.range.__len = function(self)
-  local n = (self.stop - self.start + self.step - (self.step > 0 and 1 or -1)) // self.step
-  return n > 0 and n or 0
+  local start, stop, step = self.start, self.stop, self.step
+  if not (math_type(start) == "integer" and math_type(stop) == "integer" and math_type(step) == "integer") then
+    error("a range of integers beyond 64 bits cannot be counted here", 2)
+  end
+  if step < 0 then start, stop, step = stop, start, -step end
+  if step == 0 or start >= stop then return 0 end
+  -- the difference may be more than an integer holds, but not as an unsigned one
+  local steps = unsigned_quotient(stop - start - 1, step)
+  if steps < 0 or steps == math.maxinteger then error("this range is longer than 2^63 - 1", 2) end
+  return steps + 1
 end
 -- for i, value in pairs(range)
 types.range.__pairs = function(self)
