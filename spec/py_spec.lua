@@ -234,6 +234,16 @@ for value in values:
     assert.equal("[1, 2, ...]", py.repr({ 1, 2, 3 }, { items = 2 }))
     local broken = setmetatable({}, getmetatable(py.datetime(1, 1, 1)))
     assert.equal("[<broken datetime>]", py.repr { broken })
+    local delta = setmetatable({ days = "x" }, pickle.types.timedelta)
+    for _, tz in ipairs { delta, setmetatable({ offset = delta }, pickle.types.timezone),
+      setmetatable({ offset = 0 / 0 }, pickle.types.timezone), setmetatable({}, pickle.types.ZoneInfo),
+      setmetatable({ module = "pytz", name = "_p", args = 5 }, pickle.types.object) } do
+      local one, other = py.datetime(2020, 1, 1), py.datetime(2020, 1, 1)
+      one.tz, other.tz = tz, tz
+      assert.matches("^%[", py.repr { one })
+      assert.is_true(py.equal(one, other))
+      assert.are_not.equal(one, py.datetime(2020, 1, 1))
+    end
   end)
 
   it("say which type they go back as", function()

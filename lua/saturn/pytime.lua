@@ -13,7 +13,7 @@ local M = {}
 local SECOND = 1000000 -- in microseconds, in which all is counted here
 local DAY = 86400 * SECOND
 
---- Microseconds of a timedelta.
+-- Microseconds of a timedelta; those of the longest do not fit an integer, but those of an offset do.
 local function micros(delta)
   return delta.days * DAY + delta.seconds * SECOND + delta.microseconds
 end
@@ -30,8 +30,14 @@ end
 
 local function utc() return 0 end
 
+-- An offset that Python can have, from seconds; else nil.
 local function seconds(value)
-  return math_type(value) and math.floor(value * SECOND + 0.5) or nil
+  return math_type(value) and value > -86400 and value < 86400 and math.floor(value * SECOND + 0.5) or nil
+end
+
+local function args_of(tz)
+  local args = rawget(tz, "args")
+  return type(args) == "table" and args or {}
 end
 
 -- The offset of what other packages have for a zone, by class; for pytz the one that goes with this very moment.
@@ -44,19 +50,24 @@ local FOREIGN = {
 
 local ALWAYS_UTC = { UTC = true, ["Etc/UTC"] = true, Zulu = true, ["Etc/Zulu"] = true }
 
---- The offset of a zone in microseconds; nil for no zone, false when it is not known here.
+-- The offset of a zone in microseconds; nil for no zone, false when it is not known here.
 local function offset_of(tz)
   local what = kind(tz)
   if tz == nil then return nil end
   if what == nil then return false end
   if what == "ZoneInfo" then return ALWAYS_UTC[tz.key] and 0 or false end
   if what == "timezone" then
-    if kind(tz.offset) == "timedelta" then return micros(tz.offset) end
-    return seconds(tz.offset) or false
+    local offset = tz.offset
+    if kind(offset) ~= "timedelta" then return seconds(offset) or false end
+    return math_type(offset.days) and math_type(offset.seconds) and math_type(offset.microseconds)
+      and micros(offset) or false
   end
   local foreign = FOREIGN[M.class(tz)]
-  return foreign and foreign(rawget(tz, "args") or {}) or false
+  return foreign and foreign(args_of(tz)) or false
 end
+
+--- The offset of a zone in microseconds; nil for no zone, false when it is not known here.
+M.offset = offset_of
 
 -- +01:00, with seconds and microseconds when there are any.
 local function offset_text(offset)
@@ -74,7 +85,7 @@ local function zone_name(tz)
   local what = kind(tz)
   if what == "ZoneInfo" then return tostring(tz.key) end
   if what ~= "object" then return tostring(tz) end
-  local first = (rawget(tz, "args") or {})[1]
+  local first = args_of(tz)[1]
   if M.class(tz) == "pytz._p" and type(first) == "string" then return first end
   -- dateutil makes its zones with a function that gets the class
   return M.class(kind(first) == "ref" and first or tz)

@@ -534,7 +534,7 @@ local function add_table(state, value, what)
   elseif what == "kw" then
     add_pairs(state, value, "kw(", ")", "=")
   elseif what == "deque" then
-    local close = value.maxlen and ("], maxlen=%s)"):format(tostring(value.maxlen)) or "])"
+    local close = math_type(value.maxlen) and ("], maxlen=%s)"):format(tostring(value.maxlen)) or "])"
     add_items(state, value, "deque([", close, 1, #value)
   elseif what == "array" then
     add_items(state, value, ("array('%s', ["):format(tostring(rawget(value, "typecode"))), "])", 1, #value)
@@ -677,8 +677,9 @@ end
 
 -- An offset may be given in seconds; a decoded one is a timedelta.
 local function equal_timezones(a, b, depth)
-  local function whole(offset) return type(offset) == "number" and py.timedelta { seconds = offset } or offset end
-  return equal(whole(a.offset), whole(b.offset), depth + 1) and equal(a.name, b.name, depth + 1)
+  local x, y = pytime.offset(a), pytime.offset(b)
+  if not (x and y) then x, y = a.offset, b.offset end
+  return equal(x, y, depth + 1) and equal(a.name, b.name, depth + 1)
 end
 
 -- 1.0 and 1.00 are equal; NaN equals nothing.
