@@ -442,7 +442,7 @@ class FakeScheduler:
             for message in batch if isinstance(batch, list) else [batch]:
                 if message.get("op") in ("close-client", "close-stream"):
                     return
-                if message.get("op") == "report-key" and str(message["key"]).startswith("settle"):
+                if message.get("op") == "report-key" and str(message["key"]).startswith(("settle", "saturn-")):
                     conn.send([{"op": "cancelled-key", "key": message["key"]}])  # there is no such task
                 if message.get("op") == "update-graph":
                     for key in message["keys"]:
