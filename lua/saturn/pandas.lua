@@ -15,9 +15,9 @@ local function inner(self)
   return rawget(self, extra)
 end
 
-local function unreadable(what)
-  error("this release of pandas keeps " .. what .. " in a form that is not known here; convert it on the worker, " ..
-    "for example with to_dict or to_numpy", 0)
+local function unreadable(what, hint)
+  error("pandas keeps " .. what .. " in a form that is not known here; convert it on the worker, for example with " ..
+    (hint or "astype(str) or to_numpy"), 0)
 end
 
 local function field(object, name)
@@ -26,18 +26,86 @@ local function field(object, name)
   return value
 end
 
--- What a slice, an array of integers or a list says: positions from 1.
-local function positions(places, n)
-  local list = {}
-  if py.kind(places) == "slice" then
-    local step = places.step or 1
-    for i = 0, n - 1 do list[i + 1] = (places.start or 0) + i * step + 1 end
-  elseif array.is(places) then
-    for i = 1, places.size do list[i] = places[i] + 1 end
-  else
-    return nil
+-- What was found out about an object, for as long as the object lives: a frame does not change, and decoding a column
+-- of texts anew for each of its items would take quadratic time.
+local known = setmetatable({}, { __mode = "k" })
+
+local function facts(self)
+  local found = known[self]
+  if not found then
+    found = { columns = {} }
+    known[self] = found
   end
-  return list
+  return found
+end
+
+-- ---- numbers as text -----------------------------------------------------------------------------------------------
+
+-- Rounds to what a float of this type can hold.
+local NARROW = {
+  float64 = function(value) return value end,
+  float32 = function(value) return (("<f"):unpack(("<f"):pack(value))) end,
+  float16 = function(value)
+    local cell = array.zeros(1, "<f2")
+    cell[1] = value
+    return cell[1]
+  end,
+}
+-- Digits that are always kept, digits that always suffice, and the least number that has them all.
+local PRECISION = {
+  float64 = { 15, 17, 2.2250738585072014e-308 },
+  float32 = { 6, 9, 1.1754943508222875e-38 },
+  float16 = { 3, 5, 6.103515625e-05 },
+}
+
+-- The digits and the exponent of the shortest number that reads back as a positive float.
+local function shortest(value, typename)
+  local narrow, precision = NARROW[typename], PRECISION[typename]
+  for count = value < precision[3] and 1 or precision[1], precision[2] do
+    local text = ("%%.%de"):format(count - 1):format(value)
+    local first, rest, exponent = text:match("^(%d)%D?(%d*)e([+-]%d+)$")
+    local digits = first .. rest
+    local nearest = tonumber(first .. "." .. rest .. "e" .. exponent)
+    if narrow(nearest) == value then return digits, math.tointeger(tonumber(exponent)) end
+    -- above a power of two floats are further apart than below it: the next number up may be one that reads back
+    local up = nearest < value and ("%d"):format(math.tointeger(tonumber(digits)) + 1)
+    if up and #up == #digits and narrow(tonumber(up:sub(1, 1) .. "." .. up:sub(2) .. "e" .. exponent)) == value then
+      return up, math.tointeger(tonumber(exponent))
+    end
+  end
+end
+
+-- A float as Python's repr has it, of a narrower type as NumPy has it.
+local function float_text(value, typename)
+  if value ~= value then return "nan" end
+  if value == math.huge then return "inf" elseif value == -math.huge then return "-inf" end
+  if value == 0 then return 1 / value < 0 and "-0.0" or "0.0" end
+  local sign = value < 0 and "-" or ""
+  value = math.abs(value)
+  local digits, exponent = shortest(value, typename or "float64")
+  digits = digits:gsub("0+$", "")
+  if value < 1e-4 or value >= 1e16 then
+    local point = #digits > 1 and "." or ""
+    return ("%s%s%s%se%s%02d"):format(sign, digits:sub(1, 1), point, digits:sub(2), exponent < 0 and "-" or "+",
+      math.abs(exponent))
+  end
+  if exponent < 0 then return sign .. "0." .. ("0"):rep(-exponent - 1) .. digits end
+  digits = digits .. ("0"):rep(exponent + 1 - #digits)
+  local fraction = digits:sub(exponent + 2)
+  return sign .. digits:sub(1, exponent + 1) .. "." .. (fraction == "" and "0" or fraction)
+end
+
+local function unsigned_text(value)
+  if value >= 0 then return ("%d"):format(value) end
+  local tens = (value >> 1) // 5
+  return ("%d%d"):format(tens, value - tens * 10)
+end
+
+local function complex_text(re, im)
+  local function part(value) return (float_text(value):gsub("%.0$", "")) end
+  if re == 0 and 1 / re > 0 then return part(im) .. "j" end
+  local text = part(im)
+  return ("(%s%s%sj)"):format(part(re), text:find("^-") and "" or "+", text)
 end
 
 -- ---- points in time ------------------------------------------------------------------------------------------------
@@ -58,18 +126,64 @@ local function date_of(days)
   return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - (153 * mp + 2) // 5 + 1
 end
 
--- A count of units since 1970 as text, with as many digits as it needs.
-local function moment_text(value, per_second)
+-- A count of units since 1970 as text: the date, and the time with so many digits after the second unless that is nil.
+local function moment_text(value, per_second, digits)
   local seconds, fraction = value // per_second, value % per_second
   local year, month, day = date_of(seconds // 86400)
   local rest = seconds % 86400
   local text = ("%04d-%02d-%02d"):format(year, month, day)
-  if rest == 0 and fraction == 0 then return text end
+  if not digits then return text end
   text = ("%s %02d:%02d:%02d"):format(text, rest // 3600, rest // 60 % 60, rest % 60)
-  if fraction ~= 0 then
-    text = text .. "." .. ("%09d"):format(fraction * (1000000000 // per_second)):gsub("000$", ""):gsub("000$", "")
+  if digits == 0 then return text end
+  return text .. "." .. ("%09d"):format(fraction * (1000000000 // per_second)):sub(1, digits)
+end
+
+-- How many digits after the second Python's str gives a time: none, six, or nine.
+local function digits_of(value, per_second)
+  local nanoseconds = value % per_second * (1000000000 // per_second)
+  return nanoseconds == 0 and 0 or nanoseconds % 1000 == 0 and 6 or 9
+end
+
+local UTC = { UTC = true, ["Etc/UTC"] = true, GMT = true, Zulu = true }
+
+-- Seconds east of UTC; nil for a zone whose rules are not known here.
+local function zone_offset(tz)
+  local kind = py.kind(tz)
+  if kind == "timezone" then
+    local offset = tz.offset
+    if py.kind(offset) == "timedelta" then offset = offset.days * 86400 + offset.seconds end
+    return math.tointeger(offset)
   end
-  return text
+  if kind == "ZoneInfo" then return UTC[tz.key] and 0 or nil end
+  if kind ~= "object" and kind ~= "ref" then return nil end
+  local name, args = field(tz, "name"), field(tz, "args")
+  if name == "_UTC" or name == "UTC" or name == "tzutc" then return 0 end
+  if name == "_FixedOffset" or name == "FixedOffset" then
+    local minutes = type(args) == "table" and math.tointeger(args[1])
+    return minutes and minutes * 60
+  end
+  return nil
+end
+
+-- A time in a zone: there, with the offset, or as UTC where the offset is not known.
+local function zoned_text(value, per_second, tz)
+  local offset = zone_offset(tz) or 0
+  local text = moment_text(value + offset * per_second, per_second, digits_of(value, per_second))
+  local east = math.abs(offset)
+  text = ("%s%s%02d:%02d"):format(text, offset < 0 and "-" or "+", east // 3600, east // 60 % 60)
+  return east % 60 ~= 0 and ("%s:%02d"):format(text, east % 60) or text
+end
+
+-- A count of units as pandas writes a Timedelta; without `long`, whole days have no time.
+local function duration_text(value, per_second, long)
+  local seconds, fraction = value // per_second, value % per_second
+  local days, rest = seconds // 86400, seconds % 86400
+  if rest == 0 and fraction == 0 and not long then return ("%d days"):format(days) end
+  local sign = days < 0 and "+" or ""
+  local text = ("%d days %s%02d:%02d:%02d"):format(days, sign, rest // 3600, rest // 60 % 60, rest % 60)
+  local digits = digits_of(value, per_second)
+  if digits == 0 then return text end
+  return text .. "." .. ("%09d"):format(fraction * (1000000000 // per_second)):sub(1, digits)
 end
 
 local function resolution(args, i)
@@ -103,11 +217,12 @@ function M.timestamp_index(self, key)
   return nil
 end
 
+--- Reads as Python's str; in UTC where the rules of its zone are not known here.
 function M.timestamp_text(self)
   local args = rawget(self, "args")
-  local tz = args[3]
-  local zoned = tz ~= nil and tz ~= null
-  return moment_text(args[1], resolution(args, 4)) .. (zoned and " UTC" or "")
+  local value, tz, per_second = args[1], args[3], resolution(args, 4)
+  if tz ~= nil and tz ~= null then return zoned_text(value, per_second, tz) end
+  return moment_text(value, per_second, digits_of(value, per_second))
 end
 
 --- Fields of a Timedelta: value (units) and unit.
@@ -122,119 +237,441 @@ function M.timedelta_index(self, key)
   return nil
 end
 
+--- Reads as Python's str.
 function M.timedelta_text(self)
   local args = rawget(self, "args")
-  local per_second = resolution(args, 2)
-  return tostring(py.timedelta { seconds = args[1] / per_second })
+  return duration_text(args[1], resolution(args, 2), true)
+end
+
+-- ---- periods and intervals -----------------------------------------------------------------------------------------
+
+-- What an ordinal of a period counts, by pandas' names of frequencies and of their classes.
+local FREQUENCY = {
+  M = "M", ME = "M", MonthEnd = "M", Y = "Y", A = "Y", YE = "Y", YearEnd = "Y", Q = "Q", QE = "Q", QuarterEnd = "Q",
+  D = "D", Day = "D", h = "h", H = "h", Hour = "h", min = "min", T = "min", Minute = "min", s = "s", S = "s",
+  Second = "s", ms = "ms", L = "ms", Milli = "ms", us = "us", U = "us", Micro = "us", ns = "ns", N = "ns", Nano = "ns",
+}
+local SUBSECOND = { ms = 3, us = 6, ns = 9 }
+
+-- The frequency that a PeriodDtype or an offset says, nil for one that is not known here: weeks, business days, and
+-- quarters of a year that does not end with December.
+local function frequency(of)
+  local args = field(of, "args")
+  local first = type(args) == "table" and args[1]
+  if type(first) == "string" then
+    local name, anchor = first:match("^period%[%d*(%a+)%-?(%a*)%]$")
+    local found = FREQUENCY[name]
+    if found == "Q" and anchor ~= "DEC" and anchor ~= "" then return nil end
+    return found
+  end
+  if py.kind(first) == "object" then return frequency(first) end
+  local found = py.kind(of) == "object" and FREQUENCY[of.name] or nil
+  if found == "Q" and args[3] ~= 12 then return nil end
+  return found
+end
+
+local function period_text(ordinal, freq)
+  if freq == "Y" then return ("%04d"):format(1970 + ordinal) end
+  if freq == "Q" then return ("%04dQ%d"):format(1970 + ordinal // 4, ordinal % 4 + 1) end
+  if freq == "M" then return ("%04d-%02d"):format(1970 + ordinal // 12, ordinal % 12 + 1) end
+  if freq == "D" then return moment_text(ordinal * 86400, 1) end
+  if freq == "h" then return moment_text(ordinal * 3600, 1, 0):sub(1, -4) end
+  if freq == "min" then return moment_text(ordinal * 60, 1, 0):sub(1, -4) end
+  return moment_text(ordinal, UNITS[freq], SUBSECOND[freq] or 0)
+end
+
+local function interval_text(left, right, closed)
+  local open = (closed == "left" or closed == "both") and "[" or "("
+  return ("%s%s, %s%s"):format(open, left, right, (closed == "right" or closed == "both") and "]" or ")")
+end
+
+-- ---- single values as text -----------------------------------------------------------------------------------------
+
+local WHOLE = { depth = 200, items = math.huge, width = math.huge }
+local AS_STR = {}
+for name in ("int str Decimal Fraction UUID date time datetime timedelta path bytes"):gmatch("%a+") do
+  AS_STR[name] = true
+end
+local CONTAINER = {}
+for name in ("list tuple dict set frozenset OrderedDict defaultdict Counter deque"):gmatch("%a+") do
+  CONTAINER[name] = true
+end
+
+-- Python's str of an object of a column, nil when pandas takes it for missing.
+local function element_text(value, what)
+  local kind = type(value)
+  if value == nil or value == null then return nil end
+  if kind == "string" then return value end
+  if kind == "boolean" then return value and "True" or "False" end
+  if math.type(value) == "integer" then return ("%d"):format(value) end
+  if kind == "number" then
+    if value ~= value then return nil end
+    return float_text(value)
+  end
+  kind = py.kind(value)
+  if kind == "float" then return element_text(value.value, what) end
+  if kind == "complex" then return complex_text(value.re, value.im) end
+  if kind == "Timestamp" or kind == "Timedelta" or AS_STR[kind] then return tostring(value) end
+  if type(value) == "table" and (kind == nil or CONTAINER[kind]) then return py.repr(value, WHOLE) end
+  if kind == "datetime64" and UNITS[value.unit] then
+    if value.value == array.nat then return nil end
+    if value.delta then return duration_text(value.value, UNITS[value.unit], true) end
+    return moment_text(value.value, UNITS[value.unit], digits_of(value.value, UNITS[value.unit]))
+  end
+  local args = kind == "object" and value.args
+  if args and value.name == "Interval" and #args == 3 then
+    return interval_text(element_text(args[1], what), element_text(args[2], what), args[3])
+  end
+  if args and value.name == "Period" and math.type(args[3]) == "integer" and frequency(args[2]) then
+    return period_text(args[3], frequency(args[2]))
+  end
+  unreadable("a " .. (py.type(value) or type(value)) .. " in " .. what)
 end
 
 -- ---- columns -------------------------------------------------------------------------------------------------------
 
--- A value that pandas takes for missing becomes saturn.null in a list.
+-- What a block or an index holds becomes a record:
+--   values    what a program gets: an array, a py.range, or a list where NumPy has no type of its own for it
+--   n         how many there are
+--   text(i)   the text of one as to_csv writes it in its column, nil when it is missing
+--   str(i)    the text of one by itself, as Python's str: a date has its time, also when all times are midnight
+
+local function record(values, n, text, str)
+  return { values = values, n = n, text = text, str = str or text }
+end
+
+-- A value that pandas takes for missing becomes saturn.null in a list, and bytes are a string.
 local function present(value)
-  if py.kind(value) == "ref" and (value.name == "NA" or value.name == "NaT") then return null end
-  if py.kind(value) == "object" and value.name == "__nat_unpickle" then return null end
+  local kind = py.kind(value)
+  if kind == "ref" and (value.name == "NA" or value.name == "NaT") then return null end
+  if kind == "object" and (value.name == "__nat_unpickle" or value.name == "_nat_unpickle") then return null end
+  if kind == "bytes" then return value.value end
   return value
 end
 
--- A column: an array, or a list where NumPy has no type of its own for it.
-local function plain(values)
-  if array.is(values) then
-    if values.ndim == 2 and values.shape[1] == 1 then values = values[1] end
-    if values.ndim ~= 1 or values.typename ~= "object" then return values end
-    local list = values:totable()
-    for i = 1, #list do list[i] = present(list[i]) end
-    return list
-  end
-  if py.kind(values) ~= "object" then return values end
-  local state = field(values, "state")
-  if values.name == "__pyx_unpickle_NDArrayBacked" and type(state) == "table" then
-    -- dtype, array and attributes, in an order that differs by release
-    local dtype, data
-    for i = 1, #state do
-      if array.is(state[i]) then data = data or state[i]
-      elseif i <= 2 then dtype = dtype or state[i] end
-    end
-    if data == nil then return values end
-    if py.kind(dtype) == "object" and dtype.name == "StringDtype" then
-      local list = data:totable()
-      for i = 1, #list do list[i] = type(list[i]) == "string" and list[i] or null end
-      return list
-    end
-    if py.kind(dtype) == "object" and dtype.name == "CategoricalDtype" then
-      local categories = M.values(field(dtype.state, "categories"))
-      local list = {}
-      for i = 1, data.size do
-        local code = data[i]
-        list[i] = code < 0 and null or categories[code + 1]
-      end
-      return list
-    end
-    return plain(data)
-  end
-  if type(state) == "table" and array.is(field(state, "_data")) and array.is(field(state, "_mask")) then
-    local list = {}
-    for i = 1, state._data.size do
-      if state._mask[i] then list[i] = null else list[i] = state._data[i] end
-    end
-    return list
-  end
-  if type(state) == "table" and array.is(field(state, "_ndarray")) then return plain(state._ndarray) end
-  return values
+local function of_list(list, what)
+  for i = 1, #list do list[i] = present(list[i]) end
+  return record(list, #list, function(i) return element_text(list[i], what) end)
 end
 
--- ---- Index ---------------------------------------------------------------------------------------------------------
-
--- _new_Index(class, {data = ..., name = ...}); a range has start, stop and step, a multi-index levels and codes.
-local function index_parts(self)
-  local args = field(inner(self), "args")
-  local parts = type(args) == "table" and args[2]
-  if type(parts) ~= "table" then unreadable("an index") end
-  return parts, args[1]
-end
-
-local function index_length(self)
-  local parts = index_parts(self)
-  if parts.stop ~= nil then return #py.range(parts.start, parts.stop, parts.step) end
-  if parts.codes ~= nil then return #parts.codes > 0 and parts.codes[1].size or 0 end
-  local data = plain(parts.data)
-  return array.is(data) and data.size or #data
-end
-
---- The labels of an Index: an array, a list, or for a range a py.range; of a multi-index a list of py.tuple.
-function M.values(self)
-  local parts = index_parts(self)
-  if parts.stop ~= nil then return py.range(parts.start, parts.stop, parts.step) end
-  if parts.codes == nil then return plain(parts.data) end
-  local levels, list = {}, {}
-  for i, level in ipairs(parts.levels) do levels[i] = M.values(level) end
-  for row = 1, index_length(self) do
-    local label = {}
-    for i, codes in ipairs(parts.codes) do
-      local code = codes[row]
-      if code < 0 then
-        label[i] = null
-      elseif py.kind(levels[i]) == "range" then
-        label[i] = levels[i].start + code * levels[i].step
-      else
-        label[i] = levels[i][code + 1]
-      end
+-- The digits that all times of a column have: nil when all of them are midnight.
+local function common_digits(values, n, per_second)
+  local day, unit, digits = 86400 * per_second, 1000000000 // per_second, nil
+  for i = 1, n do
+    local value = values[i]
+    if value ~= array.nat and value % day ~= 0 then
+      local nanoseconds = value % per_second * unit
+      local needed = nanoseconds == 0 and 0 or nanoseconds % 1000000 == 0 and 3 or nanoseconds % 1000 == 0 and 6 or 9
+      if not digits or digits < needed then digits = needed end
     end
-    list[row] = py.tuple(label)
   end
-  return list
+  return digits
 end
 
--- The label at a position from 1.
+-- Counts of units since 1970, array.nat where there is none; `shown` are what a program gets.
+local function of_moments(values, n, unit, tz, shown)
+  local per_second = UNITS[unit]
+  local function str(i)
+    local value = values[i]
+    if value == array.nat then return nil end
+    if tz then return zoned_text(value, per_second, tz) end
+    return moment_text(value, per_second, digits_of(value, per_second))
+  end
+  if tz then return record(shown or values, n, str) end
+  local known_digits, digits = false, nil
+  return record(shown or values, n, function(i)
+    if not known_digits then known_digits, digits = true, common_digits(values, n, per_second) end
+    if values[i] == array.nat then return nil end
+    return moment_text(values[i], per_second, digits)
+  end, str)
+end
+
+local function of_durations(values, n, unit, shown)
+  local per_second = UNITS[unit]
+  local long
+  return record(shown or values, n, function(i)
+    if long == nil then long = common_digits(values, n, per_second) ~= nil end
+    if values[i] == array.nat then return nil end
+    return duration_text(values[i], per_second, long)
+  end, function(i)
+    return values[i] ~= array.nat and duration_text(values[i], per_second, true) or nil
+  end)
+end
+
+local function integer_text(value) return ("%d"):format(value) end
+local function boolean_text(value) return value and "True" or "False" end
+
+local function of_numbers(values)
+  local name, form = values.typename, integer_text
+  if name == "bool" then
+    form = boolean_text
+  elseif name == "uint64" then
+    form = unsigned_text
+  elseif name:find("^float") then
+    local narrow = PRECISION[name] and name or "float64"
+    form = function(value) if value == value then return float_text(value, narrow) end end
+  elseif name:find("^complex") then
+    form = function(value)
+      if value.re == value.re and value.im == value.im then return complex_text(value.re, value.im) end
+    end
+  elseif not name:find("^u?int") then
+    form = function(value) return tostring(value) end
+  end
+  return record(values, values.size, function(i) return form(values[i]) end)
+end
+
+local function of_array(values, what, tz)
+  if values.ndim == 2 and values.shape[1] == 1 then values = values[1] end
+  if values.ndim ~= 1 then unreadable(what) end
+  if values.typename == "object" then return of_list(values:totable(), what) end
+  if values.unit and UNITS[values.unit] then
+    if values.typename:find("^timedelta") then return of_durations(values, values.size, values.unit) end
+    local of_zone = of_moments(values, values.size, values.unit, tz)
+    of_zone.tz = tz
+    return of_zone
+  end
+  return of_numbers(values)
+end
+
+local function of_texts(data)
+  local list = data:totable()
+  for i = 1, #list do list[i] = type(list[i]) == "string" and list[i] or null end
+  return record(list, #list, function(i) return list[i] ~= null and list[i] or nil end)
+end
+
+local function of_periods(data, dtype, what)
+  local freq = frequency(dtype)
+  return record(data, data.size, function(i)
+    if data[i] == array.nat then return nil end
+    if not freq then unreadable("the frequency of " .. what) end
+    return period_text(data[i], freq)
+  end)
+end
+
 local function at(values, i)
   if py.kind(values) == "range" then return values.start + (i - 1) * values.step end
   return values[i]
 end
 
-local function to_list(values, n)
+-- An end of an interval as it is when it comes by itself.
+local function bound(side, i)
+  local value = at(side.values, i)
+  local unit = array.is(side.values) and UNITS[side.values.unit]
+  if not unit then return value end
+  local code
+  for candidate, per_second in next, RESOLUTION do code = per_second == unit and candidate or code end
+  if side.values.typename:find("^timedelta") then
+    return setmetatable({ module = "pandas._libs.tslibs.timedeltas", name = "_timedelta_unpickle",
+      args = py.tuple { value, code } }, types.Timedelta)
+  end
+  return setmetatable({ module = "pandas._libs.tslibs.timestamps", name = "_unpickle_timestamp",
+    args = py.tuple { value, null, side.tz or null, code } }, types.Timestamp)
+end
+
+local function of_intervals(left, right, closed)
   local list = {}
-  for i = 1, n do list[i] = at(values, i) end
+  for i = 1, left.n do
+    list[i] = left.text(i) and py.object("pandas.Interval", { bound(left, i), bound(right, i), closed }) or null
+  end
+  return record(list, left.n, function(i)
+    return left.text(i) and interval_text(left.str(i), right.str(i), closed) or nil
+  end)
+end
+
+local index_record
+
+-- Categories of a time are decoded as one column of times, for it is the column that has or has not midnights alone.
+local function of_categories(codes, categories)
+  local n, list = codes.size, {}
+  for i = 1, n do
+    local code = codes[i]
+    list[i] = code < 0 and null or at(categories.values, code + 1)
+  end
+  local unit = array.is(categories.values) and categories.values.unit
+  if UNITS[unit] then
+    local counts = {}
+    for i = 1, n do counts[i] = list[i] == null and array.nat or list[i] end
+    if categories.values.typename:find("^timedelta") then return of_durations(counts, n, unit, list) end
+    return of_moments(counts, n, unit, categories.tz, list)
+  end
+  return record(list, n, function(i)
+    if codes[i] >= 0 then return categories.text(codes[i] + 1) end
+  end, function(i)
+    if codes[i] >= 0 then return categories.str(codes[i] + 1) end
+  end)
+end
+
+local function of_masked(data, mask, what)
+  local numbers, list = of_array(data, what), {}
+  for i = 1, data.size do
+    if mask[i] then list[i] = null else list[i] = data[i] end
+  end
+  return record(list, data.size, function(i)
+    if not mask[i] then return numbers.text(i) end
+  end)
+end
+
+-- The dtype and the array of an array class of pandas that is made of one NumPy array.
+local function backing(values)
+  local state = py.kind(values) == "object" and field(values, "state")
+  if type(state) ~= "table" then return nil end
+  if values.name ~= "__pyx_unpickle_NDArrayBacked" then
+    local data = field(state, "_ndarray")
+    return array.is(data) and data or nil, field(state, "_dtype")
+  end
+  -- dtype, array and attributes, in an order that differs by release
+  local dtype, data
+  for i = 1, #state do
+    if array.is(state[i]) then data = data or state[i]
+    elseif i <= 2 then dtype = dtype or state[i] end
+  end
+  return data, dtype
+end
+
+-- The record of a block's values, or of this row of them when there are several.
+local function decode(values, what, row)
+  local data, dtype = values, nil
+  if not array.is(values) then data, dtype = backing(values) end
+  if data then
+    if row and data.ndim == 2 then data = data[row] end
+    local name = py.kind(dtype) == "object" and dtype.name
+    if data.ndim == 2 and data.shape[1] == 1 then data = data[1] end
+    if name == "StringDtype" then return of_texts(data) end
+    if name == "CategoricalDtype" then
+      return of_categories(data, index_record(field(field(dtype, "state"), "categories"), "the categories of " .. what))
+    end
+    if name == "PeriodDtype" then return of_periods(data, dtype, what) end
+    return of_array(data, what, name == "DatetimeTZDtype" and field(field(dtype, "state"), "tz") or nil)
+  end
+  local state = py.kind(values) == "object" and field(values, "state")
+  if type(state) == "table" then
+    if array.is(field(state, "_data")) and array.is(field(state, "_mask")) then
+      return of_masked(state._data, state._mask, what)
+    end
+    local sides = values.name == "__pyx_unpickle_IntervalMixin" and field(state, 1) or state
+    if field(sides, "_left") ~= nil and field(sides, "_right") ~= nil then
+      local closed = field(field(field(sides, "_dtype"), "state"), "closed") or field(sides, "_closed")
+      if type(closed) ~= "string" then unreadable(what) end
+      return of_intervals(decode(sides._left, what), decode(sides._right, what), closed)
+    end
+  elseif type(values) == "table" and (py.kind(values) == nil or py.kind(values) == "list") then
+    local list = {}
+    for i = 1, #values do list[i] = values[i] end
+    return of_list(list, what)
+  end
+  unreadable(what, field(values, "name") == "SparseArray" and "sparse.to_dense()" or nil)
+end
+
+-- ---- Index ---------------------------------------------------------------------------------------------------------
+
+-- _new_Index(class, {data = ..., name = ...}); a range has start, stop and step, a multi-index levels and codes, an
+-- index of intervals left, right and closed. Indexes of intervals, and of pandas 3 those of timedeltas, may be a
+-- py.object.
+local function index_parts(self, what)
+  local holder = py.kind(self) == "Index" and inner(self) or self
+  local args = field(holder, "args")
+  local parts = type(args) == "table" and args[2]
+  if type(parts) ~= "table" or not tostring(field(holder, "name")):find("^_new_%a*Index$") then
+    unreadable(what, "reset_index")
+  end
+  return parts
+end
+
+local function of_range(parts)
+  local range = py.range(parts.start, parts.stop, parts.step)
+  return record(range, #range, function(i) return ("%d"):format(at(range, i)) end)
+end
+
+-- A label of a multi-index reads as Python's tuple of them.
+local function of_levels(parts, what)
+  local levels, list = {}, {}
+  for i, level in ipairs(parts.levels) do levels[i] = index_record(level, what) end
+  local n = #parts.codes > 0 and parts.codes[1].size or 0
+  for row = 1, n do
+    local label = {}
+    for i, codes in ipairs(parts.codes) do
+      if codes[row] < 0 then label[i] = null else label[i] = at(levels[i].values, codes[row] + 1) end
+    end
+    list[row] = py.tuple(label)
+  end
+  local function part(level, row)
+    local code = parts.codes[level][row]
+    return code >= 0 and levels[level].str(code + 1) or "nan"
+  end
+  local found = record(list, n, function(row)
+    local texts = {}
+    for level, value in ipairs(list[row]) do
+      texts[level] = type(value) == "string" and py.repr(value) or part(level, row)
+    end
+    return ("(%s%s)"):format(table.concat(texts, ", "), #texts == 1 and "," or "")
+  end)
+  found.levels, found.part = #levels, part
+  return found
+end
+
+function index_record(self, what)
+  local cached = type(self) == "table" and known[self]
+  if cached and cached.labels then return cached.labels end
+  local parts = index_parts(self, what)
+  local found
+  if parts.stop ~= nil then
+    found = of_range(parts)
+  elseif parts.codes ~= nil then
+    found = of_levels(parts, what)
+  elseif parts.left ~= nil and parts.right ~= nil then
+    found = of_intervals(index_record(parts.left, what), index_record(parts.right, what), parts.closed)
+  else
+    found = decode(parts.data, what)
+  end
+  facts(self).labels = found
+  return found
+end
+
+local function to_list(labels)
+  local list = {}
+  for i = 1, labels.n do list[i] = at(labels.values, i) end
   return list
+end
+
+-- Labels by position, for those that can be keys of a table, and the positions of the others.
+local function positions(labels)
+  if not labels.positions then
+    local by_label, others = {}, {}
+    for i = labels.n, 1, -1 do
+      local label = labels.values[i]
+      if type(label) == "table" or label ~= label then
+        table.insert(others, i)
+      elseif label ~= nil then
+        by_label[label] = i
+      end
+    end
+    labels.positions, labels.others = by_label, others
+  end
+  return labels.positions, labels.others
+end
+
+-- The first position of a label.
+local function position_of(labels, key)
+  if py.kind(labels.values) == "range" then
+    local range, wanted = labels.values, math.tointeger(key)
+    if not wanted or (wanted - range.start) % range.step ~= 0 then return nil end
+    local i = (wanted - range.start) // range.step + 1
+    return i >= 1 and i <= labels.n and i or nil
+  end
+  local by_label, others = positions(labels)
+  if type(key) ~= "table" then
+    local found = key == key and by_label[key]
+    if found then return found end
+    for i = #others, 1, -1 do
+      local label = labels.values[others[i]]
+      if py.equal(label, key) or (label ~= label and key ~= key) then return others[i] end
+    end
+    return nil
+  end
+  for i = 1, labels.n do
+    if py.equal(labels.values[i], key) then return i end
+  end
+  return nil
 end
 
 -- ---- Series and DataFrame ------------------------------------------------------------------------------------------
@@ -246,8 +683,8 @@ local function manager(self)
   return found, state
 end
 
--- Axes and blocks { values, positions }: arguments of BlockManager, or the state that a SingleBlockManager has.
-local function layout(self)
+-- Axes and blocks { values, places }: arguments of BlockManager, or the state that a SingleBlockManager has.
+local function read_layout(self)
   local found = manager(self)
   local args = field(found, "args")
   if type(args) == "table" and #args == 2 then
@@ -260,57 +697,107 @@ local function layout(self)
     return args[2], blocks
   end
   local state = field(found, "state")
-  local record = type(state) == "table" and type(state[4]) == "table" and state[4]["0.14.1"]
-  if type(record) ~= "table" then unreadable("a " .. py.kind(self)) end
+  local parts = type(state) == "table" and type(state[4]) == "table" and state[4]["0.14.1"]
+  if type(parts) ~= "table" then unreadable("a " .. py.kind(self)) end
   local blocks = {}
-  for i, block in ipairs(record.blocks) do blocks[i] = { values = block.values, places = block.mgr_locs } end
-  return record.axes, blocks
+  for i, block in ipairs(parts.blocks) do blocks[i] = { values = block.values, places = block.mgr_locs } end
+  return parts.axes, blocks
 end
 
--- The column at a position from 1.
-local function column_at(self, position)
+local function layout(self)
+  local about = facts(self)
+  if not about.axes then about.axes, about.blocks = read_layout(self) end
+  return about.axes, about.blocks
+end
+
+-- Which row of a block is the column at a position from 1; nil when it is in another block.
+local function row_in(block, rows, position)
+  local places = block.places
+  if py.kind(places) == "slice" then
+    local step, from = places.step or 1, position - 1 - (places.start or 0)
+    local row = from % step == 0 and from // step
+    return row and row >= 0 and row < rows and row + 1 or nil
+  end
+  if not array.is(places) then unreadable("columns") end
+  if not block.rows then
+    block.rows = {}
+    for i = 1, places.size do block.rows[places[i] + 1] = i end
+  end
+  return block.rows[position]
+end
+
+local function column_labels(self)
+  local axes = layout(self)
+  return index_record(axes[1], "the column labels")
+end
+
+-- The record of the column at a position from 1.
+local function column_record(self, position)
+  local columns = facts(self).columns
+  if columns[position] then return columns[position] end
   local _, blocks = layout(self)
   for _, block in ipairs(blocks) do
-    local values = block.values
-    local rows = array.is(values) and values.ndim == 2 and values.shape[1] or 1
-    local places = positions(block.places, rows)
-    if places == nil then unreadable("columns") end
-    for i, place in ipairs(places) do
-      if place == position then
-        if array.is(values) and values.ndim == 2 then values = values[i] end
-        return plain(values)
-      end
+    local data = array.is(block.values) and block.values or backing(block.values)
+    local rows = data and data.ndim == 2 and data.shape[1] or 1
+    local row = row_in(block, rows, position)
+    if row then
+      local labels = column_labels(self)
+      local what = "column " .. (py.repr(at(labels.values, position), { width = 60 }))
+      columns[position] = decode(block.values, what, row)
+      return columns[position]
     end
   end
-  return nil
+  unreadable("a column")
 end
 
+local function series_record(self)
+  local columns = facts(self).columns
+  if not columns[1] then
+    local _, blocks = layout(self)
+    columns[1] = decode(blocks[1] and blocks[1].values, "the values of a series")
+  end
+  return columns[1]
+end
+
+-- Labels that cannot be read do not keep a frame from having a length.
 local function length(self)
-  if py.kind(self) == "Index" then return index_length(self) end
+  if py.kind(self) == "Index" then return index_record(self, "an index").n end
   local axes = layout(self)
-  return index_length(axes[#axes])
+  local ok, labels = pcall(index_record, axes[#axes], "the index")
+  if ok then return labels.n end
+  if py.kind(self) == "Series" then return series_record(self).n end
+  for position = 1, column_labels(self).n do
+    local readable, column = pcall(column_record, self, position)
+    if readable then return column.n end
+  end
+  error(labels, 0)
 end
 M.len = length
 
-local function columns(self)
-  local axes = layout(self)
-  return to_list(M.values(axes[1]), index_length(axes[1]))
+local function columns_of(self)
+  return to_list(column_labels(self))
+end
+
+--- The labels of an Index: an array, a list, or for a range a py.range; of a multi-index a list of py.tuple.
+function M.values(self)
+  return index_record(self, "an index").values
 end
 
 local Frame = {}
 
 --- The column of this label; for labels that are names of methods, such as "rows".
 function Frame.column(self, label)
-  for i, name in ipairs(columns(self)) do
-    if py.equal(name, label) then return column_at(self, i) end
-  end
-  return nil
+  local position = position_of(column_labels(self), label)
+  return position and column_record(self, position).values
 end
 
 --- Iterates over the rows: for i, row in df:rows() do print(row.name) end. A row is a table by column label.
 function Frame.rows(self)
-  local names, data, n = columns(self), {}, length(self)
-  for i = 1, #names do data[i] = column_at(self, i) end
+  local names, data, n = columns_of(self), {}, length(self)
+  for i, name in ipairs(names) do
+    data[i] = column_record(self, i).values
+    if name ~= name then names[i] = py.float(name) end -- no table has a NaN key
+  end
   local i = 0
   return function()
     i = i + 1
@@ -321,76 +808,76 @@ function Frame.rows(self)
   end
 end
 
--- The text of an item: an element of a datetime64 array is but a number.
-local function item(values, i)
-  local value = values[i]
-  if array.is(values) and values.unit and UNITS[values.unit] and values.dtype:find("M", 1, true) then
-    if value == array.nat then return null end
-    return moment_text(value, UNITS[values.unit])
+-- Values with a comma, a quote or a line end are quoted, and a line that would be empty is not.
+local function csv_line(texts)
+  if #texts == 1 and texts[1] == "" then return '""' end
+  for i, text in ipairs(texts) do
+    if text:find('[",\r\n]') then texts[i] = '"' .. text:gsub('"', '""') .. '"' end
   end
-  return value
-end
-
-local function cell(value)
-  if value == nil or value == null then return "" end
-  if type(value) == "string" then
-    return value:find('[",\r\n]') and '"' .. value:gsub('"', '""') .. '"' or value
-  end
-  return tostring(value)
+  return table.concat(texts, ",")
 end
 
 --- The frame as CSV text: a line of column names, then a line a row. The index is left out, as with index=False.
 function Frame.csv(self)
-  local names, data, lines = columns(self), {}, {}
-  local line = {}
-  for c, name in ipairs(names) do
-    data[c] = column_at(self, c)
-    line[c] = cell(name)
+  local labels, data, lines, n = column_labels(self), {}, {}, length(self)
+  for level = 1, labels.levels or 1 do
+    local header = {}
+    for c = 1, labels.n do header[c] = (labels.levels and labels.part(level, c) or labels.text(c)) or "" end
+    lines[level] = csv_line(header)
   end
-  lines[1] = table.concat(line, ",")
-  for i = 1, length(self) do
-    for c = 1, #names do line[c] = cell(item(data[c], i)) end
-    lines[i + 1] = table.concat(line, ",")
+  for c = 1, labels.n do data[c] = column_record(self, c).text end
+  for i = 1, n do
+    local texts = {}
+    for c = 1, labels.n do texts[c] = data[c](i) or "" end
+    lines[#lines + 1] = csv_line(texts)
   end
   return table.concat(lines, "\n") .. "\n"
 end
 
 local function frame_index(self, key)
-  if key == "columns" then return columns(self) end
+  if key == "columns" then return columns_of(self) end
   if key == "index" then
     local axes = layout(self)
-    return M.values(axes[2])
+    return index_record(axes[2], "the index").values
   end
-  if key == "shape" then return { length(self), #columns(self) } end
+  if key == "shape" then return { length(self), column_labels(self).n } end
   if key == "object" then return inner(self) end
   if Frame[key] ~= nil and type(key) == "string" then return Frame[key] end
   return Frame.column(self, key)
 end
 
+local Series = {}
+
+--- The value of this label, also of one that is an integer or the name of a field, such as "name".
+function Series.get(self, label)
+  local axes = layout(self)
+  local position = position_of(index_record(axes[1], "the index"), label)
+  return position and series_record(self).values[position]
+end
+
 local function series_index(self, key)
-  if key == "values" then return column_at(self, 1) or plain(select(2, layout(self))[1].values) end
-  local axes, blocks = layout(self)
-  if key == "index" then return M.values(axes[1]) end
+  if key == "values" then return series_record(self).values end
+  if key == "index" then
+    local axes = layout(self)
+    return index_record(axes[1], "the index").values
+  end
   if key == "name" then
     local _, state = manager(self)
     return field(state, "_name") or field(state, "name")
   end
   if key == "object" then return inner(self) end
-  local values = plain(blocks[1] and blocks[1].values)
-  if math.type(key) == "integer" then return values[key] end
-  local labels = M.values(axes[1])
-  for i = 1, index_length(axes[1]) do
-    if py.equal(at(labels, i), key) then return values[i] end
-  end
-  return nil
+  if math.type(key) == "integer" then return series_record(self).values[key] end
+  if key == "get" then return Series.get end
+  return Series.get(self, key)
 end
 
 local function index_index(self, key)
   if key == "values" then return M.values(self) end
-  if key == "name" then return field(index_parts(self), "name") end
-  if key == "names" then return field(index_parts(self), "names") end
+  if key == "name" then return field(index_parts(self, "an index"), "name") end
+  if key == "names" then return field(index_parts(self, "an index"), "names") end
   if key == "object" then return inner(self) end
-  if math.type(key) == "integer" and key >= 1 and key <= index_length(self) then return at(M.values(self), key) end
+  local labels = index_record(self, "an index")
+  if math.type(key) == "integer" and key >= 1 and key <= labels.n then return at(labels.values, key) end
   return nil
 end
 
@@ -405,10 +892,10 @@ end
 function M.pairs(self)
   local i = 0
   if py.kind(self) == "DataFrame" then
-    local names = columns(self)
+    local names = columns_of(self)
     return function()
       i = i + 1
-      if names[i] ~= nil then return names[i], column_at(self, i) end
+      if names[i] ~= nil then return names[i], column_record(self, i).values end
     end
   end
   local values, n = self.values, length(self)
@@ -420,20 +907,23 @@ end
 
 -- ---- as text -------------------------------------------------------------------------------------------------------
 
-local MAX_ROWS, MAX_COLUMNS, MAX_WIDTH = 10, 12, 24
+local MAX_ROWS, MAX_COLUMNS, MAX_WIDTH = 10, 12, 32
+local SHORT = { width = 60, items = 5 }
 
-local function short(value, i)
-  if i then
-    if py.kind(value) == "range" then value = at(value, i) else value = item(value, i) end
+local function shown(of, i)
+  if not of then return "?" end -- the column cannot be read, or its labels
+  local value = at(of.values, i)
+  if py.kind(value) == nil and type(value) == "table" or CONTAINER[py.kind(value)] and not of.levels then
+    return py.repr(value, SHORT)
   end
-  local text
-  if value == nil or value == null then
-    text = "None"
-  elseif type(value) == "string" then
-    text = value:gsub("[%c]", " ")
-  else
-    text = type(value) == "table" and py.repr(value, { width = 60, items = 5 }) or tostring(value)
-  end
+  local ok, text = pcall(of.text, i)
+  if not ok then return py.repr(value, SHORT) end
+  if text == nil then return value ~= value and "NaN" or "None" end
+  return (text:gsub("%c", " "))
+end
+
+local function short(of, i)
+  local text = shown(of, i)
   return utf8.len(text) and utf8.len(text) > MAX_WIDTH and text:sub(1, utf8.offset(text, MAX_WIDTH - 2) - 1) .. "..."
     or text
 end
@@ -452,34 +942,44 @@ local function grid(rows)
   return table.concat(lines, "\n")
 end
 
+-- The record, or nil when it cannot be read.
+local function readable(read, ...)
+  local ok, found = pcall(read, ...)
+  return ok and found or nil
+end
+
 local function table_text(self)
   local kind, n = py.kind(self), length(self)
-  local data, names = {}, {}
+  local data, names, rows = {}, { n = 0 }, {}
   local labels
-  if kind == "DataFrame" then
-    names, labels = columns(self), self.index
-    for c = 1, math.min(#names, MAX_COLUMNS) do data[c] = column_at(self, c) end
-  elseif kind == "Series" then
-    labels, data[1] = self.index, self.values
+  if kind == "Index" then
+    labels = index_record(self, "an index")
   else
-    labels = self.values
+    local axes = layout(self)
+    labels = readable(index_record, axes[#axes], "the index")
   end
-  local rows = {}
+  local count = kind == "Series" and 1 or 0
+  if kind == "Series" then data[1] = readable(series_record, self) end
   if kind == "DataFrame" then
+    names = column_labels(self)
+    count = math.min(names.n, MAX_COLUMNS)
     local head = { "" }
-    for c = 1, #data do head[c + 1] = short(names[c]) end
-    if #names > MAX_COLUMNS then head[#head + 1] = "..." end
+    for c = 1, count do
+      data[c] = readable(column_record, self, c)
+      head[c + 1] = short(names, c)
+    end
+    if names.n > MAX_COLUMNS then head[#head + 1] = "..." end
     rows[1] = head
   end
   for i = 1, math.min(n, MAX_ROWS) do
     local row = { short(labels, i) }
-    for c = 1, #data do row[c + 1] = short(data[c], i) end
-    if #names > MAX_COLUMNS then row[#row + 1] = "..." end
+    for c = 1, count do row[c + 1] = short(data[c], i) end
+    if names.n > MAX_COLUMNS then row[#row + 1] = "..." end
     rows[#rows + 1] = row
   end
   local text = grid(rows)
   if n > MAX_ROWS then text = text .. "\n..." end
-  local size = kind == "DataFrame" and ("[%d rows x %d columns]"):format(n, #names) or ("[%s of %d]"):format(kind, n)
+  local size = kind == "DataFrame" and ("[%d rows x %d columns]"):format(n, names.n) or ("[%s of %d]"):format(kind, n)
   return text .. "\n" .. size
 end
 
