@@ -1,5 +1,5 @@
--- Frames of pandas as Lua shows them, with the pandas of the release in $DASK as the oracle: Python makes each value and
--- says what it is; the pickle is read here. That frames come from and go back to a worker is in values_spec.lua.
+-- Frames of pandas as Lua shows them, with the pandas of the release in $DASK as the oracle: Python makes each value
+-- and says what it is; the pickle is read here. That frames come from and go back to a worker is in values_spec.lua.
 local core = require "saturn.core"
 local dask = require "spec.support.dask"
 local saturn = require "saturn"
@@ -26,7 +26,7 @@ def csv(value): return value.to_csv(index=False)
 def columns(value):
     """The CSV of each column of a small frame, all of which tostring shows."""
     if len(value) > 10 or value.columns.nlevels > 1 or not value.columns.is_unique or not 0 < value.size < 20: return ""
-    return "".join(csv(value[[label]]) for label in value)
+    return "".join(csv(value.iloc[:, [i]]) for i in range(value.shape[1]))
 for line in sys.stdin:
     expression, question = line.rstrip("\n").split("\t")
     value = eval(expression)
@@ -163,10 +163,11 @@ describe("a frame of pandas", function()
     local frame = ask({ 'DataFrame({"o": [b"a,b", None]})' }, "csv")[1].value
     assert.equal('o\n"a,b"\n""\n', frame:csv())
     assert.equal("a,b", frame.o[1])
-    for _, row in frame:rows() do
-      assert.equal("a,b", row.o)
-      break
-    end
+    local next_row = frame:rows()
+    local _, row = next_row()
+    assert.equal("a,b", row.o)
+    _, row = next_row()
+    assert.equal(null, row.o)
   end)
 
   it("shows in its text what its columns hold", function()
@@ -221,8 +222,11 @@ describe("a frame of pandas", function()
   end)
 
   it("names the column that cannot be read", function()
-    local list = ask({ 'DataFrame({"n": [1, 2], "sp": pd.arrays.SparseArray([0, 1])})',
-      'DataFrame({"w": pd.period_range("2020-01-01", periods=2, freq="W")})', 'DataFrame({"o": [1, Ellipsis]})' }, "str")
+    local list = ask(expressions [==[
+      DataFrame({"n": [1, 2], "sp": pd.arrays.SparseArray([0, 1])})
+      DataFrame({"w": pd.period_range("2020-01-01", periods=2, freq="W")})
+      DataFrame({"o": [1, Ellipsis]})
+    ]==], "str")
     local sparse = list[1].value
     assert.same({ 2, 2 }, sparse.shape)
     assert.same({ 1, 2 }, sparse.n:totable())
