@@ -75,8 +75,26 @@ local function shortest(value, typename)
   end
 end
 
+-- The same, quickly, for most numbers; nil for others. Only at a power of two is the shortest text not the nearest.
+local function usual_text(value)
+  if value < 1e-4 or value >= 1e15 then return nil end
+  local text = ("%.15g"):format(value)
+  if tonumber(text) ~= value then
+    text = ("%.16g"):format(value)
+    if tonumber(text) ~= value then
+      if ("<i8"):unpack(("<d"):pack(value)) & 0xfffffffffffff == 0 then return nil end
+      text = ("%.17g"):format(value)
+    end
+  end
+  local point = text:find("%D")
+  if not point then return text .. ".0" end
+  return text:byte(point) == 46 and text or (text:gsub("%D", ".")) -- the C library may use a comma
+end
+
 -- A float as Python's repr has it, of a narrower type as NumPy has it.
 local function float_text(value, typename)
+  local usual = (typename or "float64") == "float64" and usual_text(value)
+  if usual then return usual end
   if value ~= value then return "nan" end
   if value == math.huge then return "inf" elseif value == -math.huge then return "-inf" end
   if value == 0 then return 1 / value < 0 and "-0.0" or "0.0" end
@@ -126,12 +144,17 @@ local function date_of(days)
   return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - (153 * mp + 2) // 5 + 1
 end
 
+-- Days since 1970-01-01 as text. The same day is often asked for again.
+local last_days, last_date
+local function date_text(days)
+  if days ~= last_days then last_days, last_date = days, ("%04d-%02d-%02d"):format(date_of(days)) end
+  return last_date
+end
+
 -- A count of units since 1970 as text: the date, and the time with so many digits after the second unless that is nil.
 local function moment_text(value, per_second, digits)
   local seconds, fraction = value // per_second, value % per_second
-  local year, month, day = date_of(seconds // 86400)
-  local rest = seconds % 86400
-  local text = ("%04d-%02d-%02d"):format(year, month, day)
+  local text, rest = date_text(seconds // 86400), seconds % 86400
   if not digits then return text end
   text = ("%s %02d:%02d:%02d"):format(text, rest // 3600, rest // 60 % 60, rest % 60)
   if digits == 0 then return text end
@@ -715,6 +738,7 @@ local function row_in(block, rows, position)
   local places = block.places
   if py.kind(places) == "slice" then
     local step, from = places.step or 1, position - 1 - (places.start or 0)
+    if math.type(step) ~= "integer" or step == 0 or math.type(from) ~= "integer" then unreadable("columns") end
     local row = from % step == 0 and from // step
     return row and row >= 0 and row < rows and row + 1 or nil
   end
@@ -826,8 +850,8 @@ function Frame.csv(self)
     lines[level] = csv_line(header)
   end
   for c = 1, labels.n do data[c] = column_record(self, c).text end
+  local texts = {}
   for i = 1, n do
-    local texts = {}
     for c = 1, labels.n do texts[c] = data[c](i) or "" end
     lines[#lines + 1] = csv_line(texts)
   end

@@ -52,6 +52,12 @@ local function ask(expressions, question)
   return list
 end
 
+-- Python's str of a value that is sent back.
+local function sent(value)
+  local text = core.pickle.dumps(value):gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)
+  return (dask.run_python(nil, "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.stdin.read())))", text))
+end
+
 local function expressions(text)
   local list = {}
   for line in text:gmatch("[^\n]+") do list[#list + 1] = line:match("^%s*(%S.-)%s*$") end
@@ -195,11 +201,13 @@ describe("a frame of pandas", function()
 
   it("has intervals that go back as such", function()
     local list = ask({ 'DataFrame({"v": pd.interval_range(0, 2)})',
-      'DataFrame({"v": pd.interval_range(Timestamp("2020"), periods=1)})' }, "str")
+      'DataFrame({"v": pd.interval_range(Timestamp("2020", tz="Europe/Paris"), periods=1, closed="left")})',
+      'DataFrame({"v": pd.interval_range(Timedelta("1D"), periods=1, closed="both")})' }, "lambda value: value.v[0]")
     local interval = list[1].value.v[1]
     assert.same({ 0, 1, "right" }, { interval.args[1], interval.args[2], interval.args[3] })
-    assert.equal(2020, list[2].value.v[1].args[1].year)
-    assert.equal("2020-01-02 00:00:00", tostring(list[2].value.v[1].args[2]))
+    assert.equal(2019, list[2].value.v[1].args[1].year)
+    assert.equal("2020-01-01 23:00:00+00:00", tostring(list[2].value.v[1].args[2]))
+    for _, case in ipairs(list) do assert.equal(case.answer, (sent(case.value.v[1]):gsub("%s+$", ""))) end
   end)
 
   it("has a shape, columns and text when its rows are labelled by intervals or timedeltas", function()
@@ -219,6 +227,17 @@ describe("a frame of pandas", function()
     assert.match("0 days 00:00:02  2\n", tostring(list[2].value))
     assert.match("%(2%.0, 3%.0%]  3\n", tostring(list[3].value))
     assert.equal(2, #list[3].value.index)
+  end)
+
+  it("keeps boxed bytes and shows what is in them", function()
+    local frame = ask({ 'DataFrame({"o": ["boxed", None]}, dtype=object)' }, "csv")[1].value
+    local objects = frame.object.state._mgr.args[1][1].args[1]
+    objects:set(py.bytes "a,b", 1, 1)
+    assert.equal("a,b", frame.o[1])
+    assert.equal('o\n"a,b"\n""\n', frame:csv())
+    assert.match("0   a,b\n", tostring(frame))
+    assert.equal("bytes", py.kind(objects:get(1, 1)))
+    assert.match("b'a,b'", sent(frame))
   end)
 
   it("names the column that cannot be read", function()
