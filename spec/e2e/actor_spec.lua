@@ -222,6 +222,31 @@ def use(counter):
     assert.equal(0, actor:get "n")
   end)
 
+  it("gather: calls give their values, and other objects stay what they are", function()
+    local actor <close> = client:actor(COUNTER)
+    local lock = client:lock "gathered"
+    local got = client:gather({ actor:start("add", 2), client:submit("abs", -1), { deep = actor:start "add" }, actor, lock,
+      client }, { timeout = 10 })
+    assert.same({ 2, 1, 3 }, { got[1], got[2], got[3].deep })
+    assert.is_true(rawequal(actor, got[4]) and rawequal(lock, got[5]) and rawequal(client, got[6]))
+    assert.same({ 7 }, client:gather({ actor:start("fail", "no"), client:submit("abs", -7) }, { errors = "skip" }))
+    assert.equal("KeyError", raises("task", client.gather, client, { actor:start("fail", "no") }).type)
+    raises("timeout", client.gather, client, actor:start("slow", 1), { timeout = 0.1 })
+  end)
+
+  it("an object of this library is refused where values travel, and the client lives on", function()
+    local actor <close> = client:actor(COUNTER)
+    local x = client:submit("abs", -1)
+    raises("value", "a saturn.actor cannot be sent", actor.start, actor, "append", actor)
+    raises("value", "a saturn.actor cannot be sent", client.publish, client, "objects", { actor, x })
+    raises("value", "a saturn.client cannot be sent", client.publish, client, "objects", { { client }, x })
+    setmetatable({ session = client.session, scheduler = client.scheduler }, getmetatable(client)) -- a copy of it
+    collectgarbage()
+    collectgarbage()
+    assert.equal("connected", client.status)
+    assert.equal(1, actor:call "add")
+  end)
+
   it("test_failed_worker: the death of its worker ends calls at once, with a clear error", each_way(function(c)
     local spare = cluster:add_worker {}
     local index = #cluster.workers

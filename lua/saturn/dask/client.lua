@@ -50,6 +50,9 @@ local METHODS = {
 
 local FIRST_RETRY, LONGEST_RETRY = 0.05, 2
 
+-- The tables that M.new made: the session of a client is theirs, and not of a copy that somebody made of one.
+local made = setmetatable({}, { __mode = "k" })
+
 -- ---- connecting -------------------------------------------------------------------------------------------------
 
 local KNOWN = {
@@ -165,6 +168,7 @@ function M.new(address, options)
   }
   self._endpoint = endpoint.new(address, options)
   setmetatable(self, Client)
+  made[self] = true
   self.id = self:new_id()
   local session_options = { id = self.id, keep = link.keep }
   for name, value in pairs(self._endpoint) do session_options[name] = value end
@@ -520,7 +524,7 @@ Client.__close = Client.close
 
 -- Collection must not wait: what has not left yet stays unsent.
 function Client:__gc()
-  if rawget(self, "closed") or not rawget(self, "session") then return end
+  if not made[self] or rawget(self, "closed") or not rawget(self, "session") then return end
   rawset(self, "closed", true)
   self.session:close("the client was collected")
   self.scheduler:close()

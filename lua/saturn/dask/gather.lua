@@ -15,6 +15,26 @@ local function is_future(value)
   return meta and meta.__name == "saturn.future"
 end
 
+-- The name of an object of this library, which is no data: what stands in it is not the caller's. Nil for all else,
+-- also for Python's values.
+local function object_name(value)
+  local meta = getmetatable(value)
+  local name = type(meta) == "table" and rawget(meta, "__name")
+  if type(name) ~= "string" or name:sub(1, 7) ~= "saturn." or name:sub(1, 10) == "saturn.py." then return nil end
+  return name
+end
+
+--- Whether a table is an object of this library: a client, a lock, an actor. Walks over data pass by it.
+---@param value table
+---@return boolean
+function M.is_object(value)
+  return object_name(value) ~= nil
+end
+
+local function is_call(value)
+  return object_name(value) == "saturn.actor_call"
+end
+
 -- ---- fetching ---------------------------------------------------------------------------------------------------
 
 local function value_of(serialized)
@@ -143,6 +163,8 @@ local function collect(value, found, seen)
     end
   elseif type(value) == "table" and not seen[value] then
     seen[value] = true
+    if is_call(value) then table.insert(found.calls, value) end
+    if object_name(value) then return end
     for key, item in pairs(value) do
       collect(key, found, seen)
       collect(item, found, seen)
@@ -152,10 +174,12 @@ end
 
 local DROPPED = {}
 
--- A copy with values in place of Futures. A list closes up over what was dropped.
+-- A copy with values in place of Futures and calls of actors. A list closes up over what was dropped.
 local function rebuild(value, resolve, copies)
   if is_future(value) then return resolve(value) end
   if type(value) ~= "table" then return value end
+  if is_call(value) then return resolve(value) end
+  if object_name(value) then return value end
   if copies[value] then return copies[value] end
   local copy = setmetatable({}, getmetatable(value))
   copies[value] = copy
@@ -199,17 +223,26 @@ local function wait_all(futures, timeout)
   loop.wait_all(futures, function(each) return each.status ~= "pending" end, timeout, "gathering")
 end
 
---- The values of all Futures in `nested`.
+-- What a call of an actor gave: its value, or what stands for it when it failed.
+local function value_of_call(call, skip)
+  if not call.err then return call.value end
+  if skip then return DROPPED end
+  error(call.err, 0)
+end
+
+--- The values of all Futures and of the calls of actors in `nested`.
 function M.gather(client, nested, options)
   options = check_options(options)
   local skip = options.errors == "skip"
   local direct = options.direct
   if direct == nil then direct = client.direct end
   local deadline = options.timeout and loop.now() + options.timeout
-  local futures = {}
+  local function left() return deadline and math.max(0, deadline - loop.now()) or nil end
+  local futures = { calls = {} }
   collect(nested, futures, {})
   check_mine(client, futures)
   wait_all(futures, options.timeout)
+  loop.wait_all(futures.calls, function(each) return each:done() end, left(), "gathering calls of actors")
   local error_of = require("saturn.dask.future").error_of
   local good = {}
   for _, future in ipairs(futures) do
@@ -217,9 +250,10 @@ function M.gather(client, nested, options)
     if err and not skip then error(err, 0) end
     if not err then good[future:id()] = future end
   end
-  local values = fetch(client, good, direct, deadline and math.max(0, deadline - loop.now()))
+  local values = fetch(client, good, direct, left())
   local decoded = {}
   local function resolve(future)
+    if type(future) == "table" then return value_of_call(future, skip) end
     local id = future:id()
     if decoded[id] == nil then
       local serialized = values[id]

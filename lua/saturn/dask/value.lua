@@ -7,6 +7,7 @@
 local core = require "saturn.core"
 local errors = require "saturn.error"
 local future = require "saturn.dask.future"
+local gather = require "saturn.dask.gather"
 local ops = require "saturn.dask.ops"
 local py = require "saturn.py"
 
@@ -25,7 +26,7 @@ local function collect(value, found, seen)
       found[id] = value
       found[#found + 1] = value
     end
-  elseif type(value) == "table" and not seen[value] then
+  elseif type(value) == "table" and not seen[value] and not gather.is_object(value) then
     seen[value] = true
     for _, item in next, value do collect(item, found, seen) end
   end
@@ -58,10 +59,10 @@ local function reference(client, a_future)
   return object
 end
 
--- A copy with references in place of Futures.
+-- A copy with references in place of Futures. Objects of this library are left to the pickler, which refuses them.
 local function refer(client, value, copies)
   if future.is_future(value) then return reference(client, value) end
-  if type(value) ~= "table" then return value end
+  if type(value) ~= "table" or gather.is_object(value) then return value end
   if copies[value] then return copies[value] end
   local copy = setmetatable({}, getmetatable(value))
   copies[value] = copy
