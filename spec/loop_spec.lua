@@ -34,6 +34,29 @@ describe("loop", function()
     assert.is_nil(loop.poll(function() return nil end, 0))
   end)
 
+  it("without time to wait there is a round all the same, and the others go on", function()
+    local ticks, looks = 0, 0
+    local timer = loop.timer(0, function() ticks = ticks + 1 end)
+    assert.is_true(loop.poll(function() return ticks > 0 end, 0))
+    timer:cancel()
+    raises("timeout", loop.wait, function()
+      looks = looks + 1
+      return false
+    end, 0)
+    assert.is_true(looks > 1)
+    local ready, turns = false, 0
+    local polling = loop.spawn(function()
+      while not ready and turns < 1000000 do
+        turns = turns + 1
+        loop.sleep(0)
+      end
+    end)
+    loop.sleep(0.01)
+    ready = true
+    polling:join(5)
+    assert.is_true(turns < 1000000, "one coroutine kept the loop for itself")
+  end)
+
   it("wait: raises a timeout that says what was waited for", function()
     assert.equal(1, loop.wait(function() return 1 end, 1, "one"))
     local err = raises("timeout", "the moon took longer than 0.01 seconds", loop.wait, function() end, 0.01, "the moon")

@@ -564,6 +564,22 @@ def wait(value=None):
       assert.equal("late", x:result(PATIENCE))
     end)
 
+    it("who polls without time to wait gets the result in the end", function()
+      local function polls(fn)
+        return support.eventually(function() return (pcall(fn)) end, 10)
+      end
+      local x, y = client:submit("abs", -1), client:submit("abs", -2)
+      assert.is_true(polls(function() return x:result(0) end))
+      assert.is_true(polls(function() return saturn.wait({ y }, { timeout = 0 }) end))
+      assert.same({ 1, 2 }, client:gather({ x, y }, { timeout = 0 }))
+      local z = client:submit("abs", -3)
+      local polling = loop.spawn(function()
+        while not z:done() do loop.sleep(0) end
+        return z:result(PATIENCE)
+      end)
+      assert.equal(3, polling:join(PATIENCE))
+    end)
+
     it("test_cancel: and what depends on it", function()
       local open, release = gate "cancel"
       local x = client:submit(open, 1)

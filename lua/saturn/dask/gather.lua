@@ -117,12 +117,15 @@ local function any_pending(futures, values)
 end
 
 local RETRIES = 20
+-- What is finished takes a moment to come: who polls with no time to wait would never have it.
+local SHORTEST_ASK = 1
 
 --- The serialized values of finished Futures, by id. Data that was lost meanwhile is computed again, and waited for.
 ---@param futures table<string, saturn.Future>
 local function fetch(client, futures, direct, timeout)
   local deadline = timeout and loop.now() + timeout
   local function left() return deadline and math.max(0, deadline - loop.now()) or nil end
+  local function patience() return deadline and math.max(SHORTEST_ASK, left()) or nil end
   local values = {}
   local function pending() return any_pending(futures, values) end
   for _ = 1, RETRIES do
@@ -130,10 +133,10 @@ local function fetch(client, futures, direct, timeout)
     local keys = missing_of(futures, values)
     if #keys == 0 then return values end
     if direct then
-      from_workers(client, keys, values, left())
+      from_workers(client, keys, values, patience())
       keys = missing_of(futures, values)
     end
-    if #keys > 0 then through_scheduler(client, keys, values, left()) end
+    if #keys > 0 then through_scheduler(client, keys, values, patience()) end
     keys = missing_of(futures, values)
     for _, key in ipairs(keys) do client:send { op = "report-key", key = key } end
     if #keys > 0 then loop.poll(pending, math.min(left() or 0.2, 0.2)) end

@@ -155,11 +155,11 @@ local function wake(task)
   task.host:wake(task)
 end
 
--- A task goes on when its condition holds or its deadline passed; the condition is looked at again by the task
--- itself, so that an error in it is raised where it belongs.
-local function due(task)
+-- A task goes on when its condition holds or, once in a round, its deadline passed; the condition is looked at again by
+-- the task itself, so that an error in it is raised where it belongs.
+local function due(task, first)
   local ok, result = pcall(task.ready)
-  return not ok or result or (task.deadline and now() >= task.deadline)
+  return not ok or result or (first and task.deadline and now() >= task.deadline)
 end
 
 local function wake_due_once(first)
@@ -167,7 +167,7 @@ local function wake_due_once(first)
   tasks = {}
   for _, task in ipairs(waiting) do
     local go = first
-    if task.ready then go = due(task) end
+    if task.ready then go = due(task, first) end
     if go then
       any = true
       wake(task)
@@ -212,28 +212,34 @@ local function rest(many, started, deadline)
   core.reactor.rest(deadline and math.max(0, math.min(seconds, deadline - now())) or seconds)
 end
 
+-- Asked after a round only: who asks again and again without time to wait has the network go on all the same.
+local function over(deadline)
+  return deadline ~= nil and now() >= deadline
+end
+
 local function wait_blocking(ready, deadline, many)
   local started = now()
   local result = ready()
   if not result and wake_due() then result = ready() end -- what the program did meanwhile may have been waited for
   while not result do
-    if deadline and now() >= deadline then return nil end
     rest(many, started, deadline)
     round(deadline)
     result = ready()
+    if not result and over(deadline) then return nil end
   end
   return result
 end
 
 local function wait_yielding(task, ready, deadline)
-  while true do
-    local result = ready()
-    if result then return result end
-    if deadline and now() >= deadline then return nil end
+  local result = ready()
+  while not result do
     task.ready, task.deadline = ready, deadline
     coroutine.yield()
     task.ready, task.deadline = nil, nil
+    result = ready()
+    if not result and over(deadline) then return nil end
   end
+  return result
 end
 
 -- ---- hosts' loops -----------------------------------------------------------------------------------------------
@@ -338,12 +344,13 @@ local function park(host, ready, deadline)
 end
 
 local function wait_hosted(host, ready, deadline)
-  while true do
-    local result = ready()
-    if result then return result end
-    if deadline and now() >= deadline then return nil end
+  local result = ready()
+  while not result do
     park(host, ready, deadline)
+    result = ready()
+    if not result and over(deadline) then return nil end
   end
+  return result
 end
 
 ---@class saturn.loop.Kept
