@@ -306,6 +306,23 @@ describe("loss", function()
       assert.equal(9, client:submit("operator.add", after, 1):result(PATIENCE))
     end)
 
+    it("an error in on_status is raised where the program waits, and stops nothing", function()
+      for _, bad in ipairs { "connecting", "connected" } do
+        local client <close> = connect { resume = true, on_status = function(status)
+          if status == bad then error("on " .. status, 0) end
+        end }
+        local pending, open = gate(client, 5)
+        client:settle(PATIENCE)
+        proxy:cut()
+        local ok, err = pcall(pending.result, pending, PATIENCE)
+        assert.is_false(ok)
+        assert.equal("on " .. bad, err)
+        open()
+        assert.equal(5, pending:result(PATIENCE))
+        assert.equal("connected", client.status)
+      end
+    end)
+
     it("waiting calls go on within their timeouts; what ended meanwhile is found", function()
       local client <close>, said = connect_again()
       local pending, open = gate(client, 5)

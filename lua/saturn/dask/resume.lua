@@ -174,21 +174,35 @@ local function try_resume(client, deadline)
   find(client, deadline)
 end
 
+local function give_up(client, err)
+  local link = client._link
+  local reason = ("%s; connecting again was given up: %s"):format(link.reason, tostring(err))
+  client.session:drop(reason)
+  client.session:give_up(reason)
+  link.worker = nil
+  set_state(link, "lost", reason)
+end
+
+-- Nobody joins the coroutine that connects again: an error of a callback is raised by the loop, where the program
+-- waits.
+local function raise_in_loop(err)
+  local timer
+  timer = loop.timer(0, function()
+    timer:cancel()
+    error(err, 0)
+  end)
+end
+
 local function resume(client)
   local link = client._link
   link.worker = coroutine.running()
   local ok, err = persist(client, link.patience, try_resume)
   if client.closed then return end
-  if ok then
-    connected(client)
-  else
-    local reason = ("%s; connecting again was given up: %s"):format(link.reason, tostring(err))
-    client.session:drop(reason)
-    client.session:give_up(reason)
-    link.worker = nil
-    set_state(link, "lost", reason)
-  end
-  client:on_round()
+  local call = errors.first()
+  if ok then call(connected, client) else call(give_up, client, err) end
+  call(client.on_round, client)
+  ok, err = pcall(call)
+  if not ok then raise_in_loop(err) end
 end
 
 local function lose(client, reason)
@@ -198,8 +212,10 @@ local function lose(client, reason)
   for _, worker in pairs(client._workers) do worker:close() end
   client._workers = {}
   if not link.keep then return set_state(link, "lost", reason) end
-  set_state(link, "connecting", reason)
+  local call = errors.first()
+  call(set_state, link, "connecting", reason)
   if link.state == "connecting" and not link.worker then loop.spawn(resume, client) end
+  call()
 end
 
 --- Looks whether the connection still stands. Called after each round of the network.
