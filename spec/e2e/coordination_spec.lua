@@ -176,6 +176,18 @@ def put(name):
       assert.equal(1, variable:get(5))
     end)
 
+    it("refuses a cancelled Future, as queues and datasets do", function()
+      local variable, queue, name = client:variable(fresh "x"), client:queue(fresh "q"), fresh "ds"
+      local future = client:submit("operator.add", 1, 1)
+      future:cancel()
+      raises("cancelled", "was cancelled", variable.set, variable, future)
+      raises("cancelled", "was cancelled", queue.put, queue, future)
+      raises("cancelled", "was cancelled", client.publish, client, name, { future })
+      assert.equal(0, queue:size())
+      assert.equal("none", (client:dataset(name, "none")))
+      queue:close()
+    end)
+
     it("has a name and a text of its own", function()
       local variable <close> = client:variable()
       assert.truthy(variable.name:find "^variable%-%x+$")

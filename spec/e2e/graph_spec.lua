@@ -108,6 +108,15 @@ describe("graphs", function()
       assert.equal(2, value(inc(1)))
     end)
 
+    it("raises the error of a cancelled Future that a value stands on", function()
+      local kept = client:persist(inc(1))
+      client:cancel { kept }
+      raises("cancelled", "was cancelled", client.compute, client, kept)
+      raises("cancelled", "was cancelled", client.compute, client, inc(kept))
+      raises("cancelled", nil, client.get, client, { a = delayed(client:futures_of(kept)[1]) }, "a")
+      assert.equal(2, value(inc(1)))
+    end)
+
     it("test_compute_retries: a task that fails is run again so often", function()
       local dir <close> = support.tmpdir()
       local flaky = delayed(py.fn [[

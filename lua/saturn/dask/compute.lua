@@ -2,6 +2,7 @@
 
 local delayed = require "saturn.graph.delayed"
 local errors = require "saturn.error"
+local future = require "saturn.dask.future"
 local gather = require "saturn.dask.gather"
 local options_of_call = require "saturn.dask.options"
 local raw = require "saturn.graph.raw"
@@ -20,6 +21,7 @@ local function check_future(client, value, a_future)
   if not a_future:mine(client.session) then
     errors.raise("value", ("%s stands on a Future of another client"):format(tostring(value)))
   end
+  future.check_there(a_future)
 end
 
 -- Sends what the roots need and gives a Future for each.

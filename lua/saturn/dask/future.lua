@@ -38,6 +38,13 @@ function M.error_of(self)
   return nil
 end
 
+--- Raises the error of a Future whose task the scheduler knows no more: what stands on it would be waited for without
+--- end.
+function M.check_there(self)
+  local status = self.status
+  if status == "cancelled" or status == "lost" then error(M.error_of(self), 0) end
+end
+
 local function wait_done(self, timeout)
   if self.status ~= "pending" then return end
   loop.wait(function() return self.status ~= "pending" end, timeout, "the task " .. tostring(self.key))

@@ -22,6 +22,7 @@ local function collect(value, found, seen)
   if future.is_future(value) then
     local id = value:id()
     if not id then errors.raise("value", "a Future that was released cannot be part of a value") end
+    future.check_there(value)
     if not found[id] then
       found[id] = value
       found[#found + 1] = value
@@ -99,6 +100,7 @@ function M.record(client, value, what, level)
     if not value:mine(client.session) then
       errors.misuse((level or 2) + 1, "%s belongs to another client: put it into %s there", tostring(value), what)
     end
+    future.check_there(value)
     return { key = value.key }
   end
   if #M.futures_in(value) > 0 then
