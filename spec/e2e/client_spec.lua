@@ -852,6 +852,47 @@ def wait(value=None):
       assert.equal(x, ac:next())
     end)
 
+    it("ends in every coroutine that shares it, also when it is cleared", function()
+      local open, release = gate "as_completed_shared"
+      local x = client:submit(open, 1)
+      local ac, given, ends = saturn.as_completed { x }, 0, 0
+      local function take()
+        for _ in ac do given = given + 1 end
+        ends = ends + 1
+      end
+      local first, second = loop.spawn(take), loop.spawn(take)
+      release()
+      first:join(PATIENCE)
+      second:join(PATIENCE)
+      assert.same({ 1, 2 }, { given, ends })
+      local shut, let_go = gate "as_completed_cleared"
+      ac:add(client:submit(shut, 1))
+      local third = loop.spawn(take)
+      ac:clear()
+      third:join(PATIENCE)
+      assert.same({ 1, 3 }, { given, ends })
+      let_go()
+    end)
+
+    it("test_Future_release: one that is released counts as cancelled", function()
+      local open, release = gate "as_completed_released"
+      local x, y = client:submit(open, 1), client:submit(open, 2)
+      local ids, seen = { x:id(), y:id() }, nil
+      local ac = saturn.as_completed({ x, y }, { timeout = PATIENCE })
+      y:on_done(function(each) seen = each.status end)
+      x:release()
+      local given, _, err = ac:next()
+      assert.is_true(rawequal(x, given))
+      assert.is_nil(err)
+      assert.equal("cancelled", given.status)
+      raises("cancelled", "released", given.result, given)
+      do local _ <close> = y end
+      assert.equal("cancelled", seen)
+      assert.is_true(rawequal(y, ac:next()))
+      assert.same({}, { client._watchers[ids[1]], client._watchers[ids[2]] })
+      release()
+    end)
+
     it("gives up after its timeout, and can be read on", function()
       local open, release = gate "as_completed_timeout"
       local ac = saturn.as_completed({ client:submit(open, 1) }, { timeout = 0.05 })

@@ -282,12 +282,20 @@ function Client:settle(timeout)
   loop.wait(function() return probe.status ~= "pending" end, timeout, "an answer of the scheduler")
 end
 
+--- Tells those who watch the Futures of a key that something changed. All are told, then the first error is raised.
+---@param id string
+function Client:tell(id)
+  local call = errors.first()
+  for _, watcher in ipairs({ table.unpack(self._watchers[id] or {}) }) do call(watcher, id) end
+  call()
+end
+
 -- Tells those who wait what changed on the stream. All are told, then the first error of one of them is raised.
 local function deliver(self)
   local session, call = self.session, errors.first()
   local id = session:changed()
   while id do
-    for _, watcher in ipairs({ table.unpack(self._watchers[id] or {}) }) do call(watcher, id) end
+    call(self.tell, self, id)
     id = session:changed()
   end
   local event = session:event()

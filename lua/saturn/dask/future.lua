@@ -26,6 +26,7 @@ function M.error_of(self)
   local status = self.status
   if status == "error" then return failure.of_future(self) end
   if status == "cancelled" then
+    if not self:id() then return errors.new("cancelled", "the Future was released") end
     local reason = self:reason()
     return errors.new("cancelled", ("%s was cancelled%s"):format(self.key, reason and ": " .. reason or ""),
       { key = self.key })
@@ -102,11 +103,25 @@ function Future:retry()
   require("saturn.dask.control").retry(self.client, self)
 end
 
---- Calls `fn(future)` once the task is over (at once when it is). An error in it is raised where the loop is stepped.
+local release = Future.release
+
+--- Lets the task's key go: with the last Future of it the cluster forgets the result. Those who wait for this one are
+--- told that it is cancelled. Safe to call twice.
+function Future:release()
+  local id, client = self:id(), self.client
+  release(self)
+  if id then client:tell(id) end
+end
+
+Future.close = Future.release
+
+--- Calls `fn(future)` once the task is over or the Future is released (at once when it is). An error in it is raised
+--- where the loop is stepped.
 ---@param fn fun(future: saturn.Future)
 function Future:on_done(fn)
   errors.callable(fn, "the callback of on_done")
   if self:done() then return fn(self) end
+  getmetatable(self).__close = Future.release -- the metatable is the C core's, and only a Future leads to it
   local stop
   stop = self.client:watch(self, function()
     if not self:done() then return end

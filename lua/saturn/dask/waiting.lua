@@ -109,11 +109,10 @@ local function take(self)
   return each
 end
 
+-- Another coroutine may take the last one, or clear all, meanwhile.
 local function wait_ready(self)
-  if self:has_ready() then return true end
-  if self.pending == 0 then return false end
-  loop.wait(function() return self:has_ready() end, left(self), "the next Future")
-  return true
+  loop.wait(function() return self:has_ready() or self.pending == 0 end, left(self), "the next Future")
+  return self:has_ready()
 end
 
 --- The next Future that is done, and its value with `with_results`; nil when there are no more.
