@@ -89,6 +89,10 @@ local function acquire(self, timeout, options)
     error(got, 0)
   end
   if not got then return nil end
+  if self.closed then -- while it waited: nobody would release it
+    coordination.background(self.client, self:release_request(lease))
+    check_open(self)
+  end
   self.leases[#self.leases + 1] = lease
   self:keep_alive()
   return lease
