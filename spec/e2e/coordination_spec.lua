@@ -188,6 +188,17 @@ def put(name):
       queue:close()
     end)
 
+    it("may be set at once when it was deleted", function()
+      local variable = client:variable(fresh "x")
+      for i = 1, 30 do
+        variable:set(i)
+        variable:delete()
+        variable:set(-i)
+        assert.equal(-i, variable:get(5))
+      end
+      variable:delete()
+    end)
+
     it("has a name and a text of its own", function()
       local variable <close> = client:variable()
       assert.truthy(variable.name:find "^variable%-%x+$")
@@ -278,10 +289,17 @@ def put(name):
       theirs:put(other:submit("operator.add", 20, 1))
       theirs:close()
       assert.equal("<saturn.queue: " .. name .. ", closed>", tostring(theirs))
-      client:settle(5) -- closing travels on the stream
-      other:settle(5)
       local again <close> = client:queue(name)
       assert.equal(0, again:size())
+    end)
+
+    it("a queue of the same name is a new one", function()
+      local name = fresh "q"
+      for i = 1, 30 do
+        local queue <close> = client:queue(name)
+        queue:put(i)
+        assert.equal(1, queue:size())
+      end
     end)
 
     it("test_queue_in_task: tasks take and put", function()
@@ -397,6 +415,19 @@ def hold(name):
       collectgarbage()
       collectgarbage()
       assert.is_true(probe:acquire(5))
+    end)
+
+    it("what is given to one that was closed meanwhile goes back", function()
+      local name = fresh "lock"
+      local mine, theirs, late = client:lock(name), other:lock(name), client:lock(name)
+      assert.is_true(theirs:acquire(5))
+      local waiting = loop.spawn(function() return late:acquire() end)
+      loop.sleep(0.1)
+      late:close()
+      theirs:release()
+      raises("closed", "was closed here", waiting.join, waiting, 5)
+      assert.is_true(mine:acquire(5))
+      mine:release()
     end)
 
     it("is released when its client is closed", function()

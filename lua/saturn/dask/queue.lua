@@ -15,6 +15,9 @@ Queue.__name = "saturn.queue"
 
 local M = {}
 
+-- What closing waits for the scheduler to hear of it.
+local CLOSE_PATIENCE = 2
+
 local function label(self)
   return ("the queue '%s'"):format(self.name)
 end
@@ -130,6 +133,8 @@ function Queue:close()
   self.closed = true
   if self.client.closed then return end
   self.client:send { op = "queue_release", name = self.name }
+  -- A queue of this name that is made next is a request of its own, which could overtake that.
+  pcall(self.client.settle, self.client, CLOSE_PATIENCE)
 end
 
 Queue.__close = Queue.close

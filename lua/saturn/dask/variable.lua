@@ -51,9 +51,11 @@ function Variable:get(timeout)
   return got
 end
 
---- Takes the variable away, for all clients.
+--- Takes the variable away, for all clients. Returns when the scheduler has done it: it is told on the stream, and
+--- `set`, a request of its own, could overtake that.
 function Variable:delete()
   self.client:send { op = "variable_delete", name = self.name }
+  self.client:settle(self.client.request_timeout)
 end
 
 -- Nothing is held here: the variable stays on the scheduler until it is deleted.
