@@ -401,7 +401,7 @@ describe("options of calls", function()
   it("are checked", function()
     local function with(given) merge(nil, given) end
     for name, given in pairs {
-      retries = { retries = -1 }, workers = { workers = {} }, ["'workers'.-element 2"] = { workers = { "a", 5 } },
+      retries = { retries = -1 }, workers = { workers = {} }, ["'workers'.-element 2"] = { workers = { "a", 5.5 } },
       resources = { resources = { "GPU" } }, tags = { tags = { "" } }, batch_size = { batch_size = 0 },
       ["a key is"] = { key = true }, ["'priority'.-number"] = { priority = "high" },
       ["did you mean 'workers'"] = { worker = 1 },

@@ -457,6 +457,18 @@ def fire(gate, done):
       assert.same({ "w1", "w1", "w1" }, plain(client:gather(futures, { timeout = PATIENCE })))
     end)
 
+    it("a worker whose name is a number, as those of a LocalCluster", function()
+      cluster:add_worker { worker_args = { name = 7 } }
+      for _, workers in ipairs { 7, { 7 }, { 7.0 } } do
+        local future = client:with { workers = workers }:submit(WHERE, workers)
+        assert.equal(7, future:result(PATIENCE))
+      end
+      local future = client:scatter("seven", { workers = 7 })
+      assert.same({ cluster.workers[#cluster.workers].address }, plain(holders(future.key)))
+      cluster:kill_worker(#cluster.workers, "TERM")
+      misuse("'workers'.-element 2 is a boolean", function() client:with { workers = { 7, true } } end)
+    end)
+
     it("test_allow_restrictions: there if that is possible, else elsewhere", function()
       local nowhere = "tcp://127.0.0.1:1"
       local view = client:with { workers = nowhere }

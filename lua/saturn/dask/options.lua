@@ -8,9 +8,9 @@ local ops = require "saturn.dask.ops"
 local M = {}
 
 local KNOWN = {
-  key = "any", priority = "number", retries = "integer", workers = "string|table", allow_other_workers = "boolean",
-  resources = "table", pure = "boolean", actor = "boolean", tags = "string|table", batch_size = "integer",
-  nanny = "boolean", on_error = "string", timeout = "number", -- of run and run_on_scheduler
+  key = "any", priority = "number", retries = "integer", workers = "string|integer|table",
+  allow_other_workers = "boolean", resources = "table", pure = "boolean", actor = "boolean", tags = "string|table",
+  batch_size = "integer", nanny = "boolean", on_error = "string", timeout = "number", -- of run and run_on_scheduler
 }
 
 -- A list of texts; one text is a list of one.
@@ -24,6 +24,21 @@ local function texts(value, name, level)
   end
   if #value == 0 then errors.misuse(level + 1, "option '%s' must not be empty", name) end
   return value
+end
+
+-- Names or addresses of workers. A name may be a whole number, as Python's LocalCluster gives them, and is not the text
+-- of it.
+local function workers_of(value, level)
+  local list = {}
+  for i, each in ipairs(type(value) == "table" and value or { value }) do
+    list[i] = type(each) == "number" and math.tointeger(each) or each
+    if each == "" or type(each) ~= "string" and math.type(list[i]) ~= "integer" then
+      errors.misuse(level + 1, "option 'workers' must be a name, a number or an address of a worker, or a list of "
+        .. "them, but element %d is a %s", i, type(each))
+    end
+  end
+  if #list == 0 then errors.misuse(level + 1, "option 'workers' must not be empty") end
+  return list
 end
 
 local function check_resources(resources, level)
@@ -80,7 +95,7 @@ function M.merge(outer, options, level)
   if options.key ~= nil then check_key(options.key, level + 1) end
   merged.retries = at_least(merged, "retries", 0, level + 1)
   merged.batch_size = at_least(merged, "batch_size", 1, level + 1)
-  if options.workers then merged.workers = texts(options.workers, "workers", level + 1) end
+  if options.workers then merged.workers = workers_of(options.workers, level + 1) end
   if options.resources then check_resources(options.resources, level + 1) end
   if options.tags then merged.span = span_of(texts(options.tags, "tags", level + 1), outer and outer.span) end
   return merged

@@ -76,7 +76,7 @@ end
 ---@field client saturn.Client
 ---@field data table<any, any> serialized values by key
 ---@field keys any[]
----@field workers string[]?
+---@field workers (string|integer)[]?
 ---@field broadcast boolean|integer|nil
 ---@field patience number seconds until a worker must be there
 ---@field deadline number?
@@ -194,7 +194,7 @@ local function deliver(job, direct)
   return futures
 end
 
-local KNOWN = { broadcast = "boolean|integer", workers = "string|table", hash = "boolean", direct = "boolean",
+local KNOWN = { broadcast = "boolean|integer", workers = "string|integer|table", hash = "boolean", direct = "boolean",
   timeout = "number" }
 
 local function check_options(options)
@@ -209,7 +209,7 @@ local function new_job(client, options)
   return {
     client = rawget(client, "_client") or client,
     data = {}, keys = {},
-    workers = type(options.workers) == "string" and { options.workers } or options.workers,
+    workers = options.workers ~= nil and type(options.workers) ~= "table" and { options.workers } or options.workers,
     broadcast = options.broadcast or nil,
     patience = options.timeout or client.request_timeout,
     deadline = options.timeout and loop.now() + options.timeout,
