@@ -663,6 +663,18 @@ describe("loss", function()
       assert.same({ -1, -2, -3, -4, -5, -6 }, { table.unpack(observer:gather(futures, { timeout = PATIENCE })) })
     end)
 
+    it("data that is computed again is waited for, also when the scheduler said nothing of it", function()
+      local future, open = gate(observer, 3)
+      observer:settle(PATIENCE)
+      local says = "lambda key, dask_scheduler: dask_scheduler.report({'op': 'key-in-memory', 'key': key})"
+      observer:run_on_scheduler(py.fn(says), future.key)
+      assert.is_true(eventually(function() return future.status == "finished" end, SOON))
+      within(SOON, raises, "timeout", "computed again", future.result, future, 1)
+      assert.equal("pending", future.status)
+      open()
+      assert.equal(3, future:result(PATIENCE))
+    end)
+
     it("test_receive_lost_key: a finished Future is pending again, and finished", function()
       local first, second = table.unpack(addresses())
       local name = new_name "gate"

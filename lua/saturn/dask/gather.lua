@@ -116,6 +116,18 @@ local function any_pending(futures, values)
   return false
 end
 
+local UNDER_WAY = { waiting = true, ["no-worker"] = true, queued = true, processing = true }
+
+-- Has the scheduler say what became of finished keys whose values did not come. Of those that are computed again it says
+-- nothing before they are done: they are pending until then. The question comes last, so that no answer is overtaken.
+local function look_again(client, keys, timeout)
+  local states = client.scheduler:call("get_task_status", { keys = keys }, timeout)
+  for key, state in pairs(states) do
+    if UNDER_WAY[state] then client.session:found(key, "pending") end
+  end
+  for _, key in ipairs(keys) do client:send { op = "report-key", key = key } end
+end
+
 local RETRIES = 20
 -- What is finished takes a moment to come: who polls with no time to wait would never have it.
 local SHORTEST_ASK = 1
@@ -138,8 +150,10 @@ local function fetch(client, futures, direct, timeout)
     end
     if #keys > 0 then through_scheduler(client, keys, values, patience()) end
     keys = missing_of(futures, values)
-    for _, key in ipairs(keys) do client:send { op = "report-key", key = key } end
-    if #keys > 0 then loop.poll(pending, math.min(left() or 0.2, 0.2)) end
+    if #keys > 0 then
+      look_again(client, keys, patience())
+      loop.poll(pending, math.min(left() or 0.2, 0.2))
+    end
   end
   errors.raise("lost", "the result cannot be had from the cluster: its workers come and go too fast")
 end
