@@ -225,9 +225,10 @@ def use(counter):
   it("gather: calls give their values, and other objects stay what they are", function()
     local actor <close> = client:actor(COUNTER)
     local lock = client:lock "gathered"
-    local got = client:gather({ actor:start("add", 2), client:submit("abs", -1), { deep = actor:start "add" }, actor, lock,
-      client }, { timeout = 10 })
-    assert.same({ 2, 1, 3 }, { got[1], got[2], got[3].deep })
+    local deep = { deep = actor:start("add", 2) }
+    local got = client:gather({ actor:start "add", client:submit("abs", -1), deep, actor, lock, client },
+      { timeout = 10 })
+    assert.same({ 3, 1, 2 }, { got[1], got[2], got[3].deep })
     assert.is_true(rawequal(actor, got[4]) and rawequal(lock, got[5]) and rawequal(client, got[6]))
     assert.same({ 7 }, client:gather({ actor:start("fail", "no"), client:submit("abs", -7) }, { errors = "skip" }))
     assert.equal("KeyError", raises("task", client.gather, client, { actor:start("fail", "no") }).type)

@@ -104,6 +104,7 @@ describe("graphs", function()
       local stands = delayed(gone)
       gone:release()
       raises("value", "released", client.compute, client, stands + 1)
+      raises("value", "released", delayed, gone)
       raises("value", nil, client.compute, client, add(inc(1), print))
       assert.equal(2, value(inc(1)))
     end)
@@ -150,6 +151,24 @@ def flaky(path, failures):
       local both = client:persist { a = inc(1), b = inc(2) }
       assert.equal(5, value(both.a + both.b))
       assert.equal(2, #client:futures_of { both, both.a, inc(1) })
+    end)
+
+    it("is gathered, published and kept as its Future", function()
+      local kept, open = client:persist(inc(1)), inc(2)
+      assert.equal(2, client:gather(kept))
+      local got = client:gather { kept, { x = kept }, open }
+      assert.same({ 2, 2 }, { got[1], got[2].x })
+      assert.is_true(rawequal(open, got[3]))
+      client:publish("persisted", { kept })
+      assert.equal(2, other:dataset("persisted")[1]:result(PATIENCE))
+      client:unpublish "persisted"
+      local variable = client:variable()
+      variable:set(kept)
+      assert.equal(2, variable:get(PATIENCE):result(PATIENCE))
+      variable:delete()
+      misuse("on the cluster already", function() client:scatter(kept) end)
+      misuse("no value yet", function() client:scatter(open) end)
+      raises("value", "saturn.delayed cannot be sent", client.publish, client, "persisted", { open })
     end)
 
     it("lets go of results with the last that stands on them", function()

@@ -1,6 +1,7 @@
 --- Getting values: from the scheduler, or straight from the workers that hold them.
 
 local core = require "saturn.core"
+local delayed = require "saturn.graph.delayed"
 local endpoint = require "saturn.dask.endpoint"
 local errors = require "saturn.error"
 local loop = require "saturn.loop"
@@ -30,6 +31,16 @@ end
 function M.is_object(value)
   return object_name(value) ~= nil
 end
+
+--- The Future that a value is, or that a persisted delayed value stands on; else nil.
+---@return saturn.Future?
+function M.future_of(value)
+  if is_future(value) then return value end
+  local node = delayed.node(value)
+  return node and node.future
+end
+
+local future_of = M.future_of
 
 local function is_call(value)
   return object_name(value) == "saturn.actor_call"
@@ -118,8 +129,9 @@ end
 
 local UNDER_WAY = { waiting = true, ["no-worker"] = true, queued = true, processing = true }
 
--- Has the scheduler say what became of finished keys whose values did not come. Of those that are computed again it says
--- nothing before they are done: they are pending until then. The question comes last, so that no answer is overtaken.
+-- Has the scheduler say what became of finished keys whose values did not come. Of those that are computed again it
+-- says nothing before they are done: they are pending until then. The question comes last, so that no answer is
+-- overtaken.
 local function look_again(client, keys, timeout)
   local states = client.scheduler:call("get_task_status", { keys = keys }, timeout)
   for key, state in pairs(states) do
@@ -172,11 +184,12 @@ end
 -- ---- nested containers ------------------------------------------------------------------------------------------
 
 local function collect(value, found, seen)
-  if is_future(value) then
-    local id = value:id()
+  local future = future_of(value)
+  if future then
+    local id = future:id()
     if id then
-      if not found[id] then found[#found + 1] = value end
-      found[id] = value
+      if not found[id] then found[#found + 1] = future end
+      found[id] = future
     end
   elseif type(value) == "table" and not seen[value] then
     seen[value] = true
@@ -193,7 +206,8 @@ local DROPPED = {}
 
 -- A copy with values in place of Futures and calls of actors. A list closes up over what was dropped.
 local function rebuild(value, resolve, copies)
-  if is_future(value) then return resolve(value) end
+  local future = future_of(value)
+  if future then return resolve(future) end
   if type(value) ~= "table" then return value end
   if is_call(value) then return resolve(value) end
   if object_name(value) then return value end

@@ -1,8 +1,8 @@
 --- Data from here to the cluster: through the scheduler, or straight to the workers.
 
 local core = require "saturn.core"
+local delayed = require "saturn.graph.delayed"
 local errors = require "saturn.error"
-local future = require "saturn.dask.future"
 local gather = require "saturn.dask.gather"
 local keys = require "saturn.graph.key"
 local loop = require "saturn.loop"
@@ -217,7 +217,10 @@ local function new_job(client, options)
 end
 
 local function refuse_future(value)
-  if future.is_future(value) then errors.misuse(4, "%s is on the cluster already", tostring(value)) end
+  if gather.future_of(value) then errors.misuse(4, "%s is on the cluster already", tostring(value)) end
+  if delayed.is_delayed(value) then
+    errors.misuse(4, "%s has no value yet: client:persist computes it on the cluster", tostring(value))
+  end
 end
 
 local function key_of(client, value, kind, hash)

@@ -19,13 +19,14 @@ local M = {}
 -- ---- Futures inside values --------------------------------------------------------------------------------------
 
 local function collect(value, found, seen)
-  if future.is_future(value) then
-    local id = value:id()
+  local a_future = gather.future_of(value)
+  if a_future then
+    local id = a_future:id()
     if not id then errors.raise("value", "a Future that was released cannot be part of a value") end
-    future.check_there(value)
+    future.check_there(a_future)
     if not found[id] then
-      found[id] = value
-      found[#found + 1] = value
+      found[id] = a_future
+      found[#found + 1] = a_future
     end
   elseif type(value) == "table" and not seen[value] and not gather.is_object(value) then
     seen[value] = true
@@ -62,7 +63,8 @@ end
 
 -- A copy with references in place of Futures. Objects of this library are left to the pickler, which refuses them.
 local function refer(client, value, copies)
-  if future.is_future(value) then return reference(client, value) end
+  local a_future = gather.future_of(value)
+  if a_future then return reference(client, a_future) end
   if type(value) ~= "table" or gather.is_object(value) then return value end
   if copies[value] then return copies[value] end
   local copy = setmetatable({}, getmetatable(value))
@@ -93,6 +95,7 @@ end
 ---@param what string "a variable", for the error
 ---@param level integer? 2: misuse is the error of the caller of the function that calls this
 function M.record(client, value, what, level)
+  value = gather.future_of(value) or value
   if future.is_future(value) then
     if not value:id() then
       errors.misuse((level or 2) + 1, "the Future was released and cannot be put into %s", what)

@@ -87,6 +87,7 @@ end
 
 --- A delayed value that a Future backs.
 function M.of_future(future)
+  if future.key == nil then errors.raise("value", "a delayed value cannot stand on a Future that was released") end
   return setmetatable({ key = future.key, [NODE] = { future = future } }, Delayed)
 end
 
