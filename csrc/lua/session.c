@@ -160,6 +160,17 @@ static int future_id(lua_State *L)
     return 1;
 }
 
+/* The end of a scope calls the method `release`, which may be more than the one above. */
+static int future_close(lua_State *L)
+{
+    (void)check_future(L, 1);
+    lua_settop(L, 1);
+    lua_getfield(L, 1, "release");
+    lua_insert(L, 1);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
 /* watch(on | nil): whether session:changed() tells when the state changes; nil is true */
 static int future_watch(lua_State *L)
 {
@@ -737,7 +748,7 @@ static void make_future_class(lua_State *L)
                                        {"watch", future_watch},     {"reason", future_reason}, {"failure", future_failure},
                                        {"mine", future_mine},       {"mark", future_mark},       {"hold", future_hold},
                                        {NULL, NULL}};
-    static const luaL_Reg meta[] = {{"__gc", future_release},     {"__close", future_release},
+    static const luaL_Reg meta[] = {{"__gc", future_release},     {"__close", future_close},
                                     {"__tostring", future_tostring}, {"__eq", future_eq}, {NULL, NULL}};
     luaL_newmetatable(L, FUTURE);
     luaL_setfuncs(L, meta, 0);

@@ -285,8 +285,10 @@ end
 --- Tells those who watch the Futures of a key that something changed. All are told, then the first error is raised.
 ---@param id string
 function Client:tell(id)
+  local watchers = self._watchers[id]
+  if not watchers then return end
   local call = errors.first()
-  for _, watcher in ipairs({ table.unpack(self._watchers[id] or {}) }) do call(watcher, id) end
+  for _, watcher in ipairs({ table.unpack(watchers) }) do call(watcher, id) end
   call()
 end
 

@@ -121,7 +121,6 @@ Future.close = Future.release
 function Future:on_done(fn)
   errors.callable(fn, "the callback of on_done")
   if self:done() then return fn(self) end
-  getmetatable(self).__close = Future.release -- the metatable is the C core's, and only a Future leads to it
   local stop
   stop = self.client:watch(self, function()
     if not self:done() then return end

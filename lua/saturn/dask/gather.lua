@@ -1,7 +1,6 @@
 --- Getting values: from the scheduler, or straight from the workers that hold them.
 
 local core = require "saturn.core"
-local delayed = require "saturn.graph.delayed"
 local endpoint = require "saturn.dask.endpoint"
 local errors = require "saturn.error"
 local loop = require "saturn.loop"
@@ -36,7 +35,8 @@ end
 ---@return saturn.Future?
 function M.future_of(value)
   if is_future(value) then return value end
-  local node = delayed.node(value)
+  local delayed = package.loaded["saturn.graph.delayed"] -- not there: nobody has made a delayed value yet
+  local node = delayed and delayed.node(value)
   return node and node.future
 end
 
