@@ -4,6 +4,7 @@
 local core = require "saturn.core"
 local array = require "saturn.array"
 local py = require "saturn.py"
+local pytime = require "saturn.pytime"
 
 local types, extra, null = core.pickle.types, core.pickle.extra, core.null
 local rawget, getmetatable = rawget, getmetatable
@@ -167,25 +168,12 @@ local function digits_of(value, per_second)
   return nanoseconds == 0 and 0 or nanoseconds % 1000 == 0 and 6 or 9
 end
 
-local UTC = { UTC = true, ["Etc/UTC"] = true, GMT = true, Zulu = true }
-
--- Seconds east of UTC; nil for a zone whose rules are not known here.
+-- Seconds east of UTC; nil for a zone whose rules are not known here. What pytz has for the zone of a column says the
+-- offset of one moment, long ago.
 local function zone_offset(tz)
-  local kind = py.kind(tz)
-  if kind == "timezone" then
-    local offset = tz.offset
-    if py.kind(offset) == "timedelta" then offset = offset.days * 86400 + offset.seconds end
-    return math.tointeger(offset)
-  end
-  if kind == "ZoneInfo" then return UTC[tz.key] and 0 or nil end
-  if kind ~= "object" and kind ~= "ref" then return nil end
-  local name, args = field(tz, "name"), field(tz, "args")
-  if name == "_UTC" or name == "UTC" or name == "tzutc" then return 0 end
-  if name == "_FixedOffset" or name == "FixedOffset" then
-    local minutes = type(args) == "table" and math.tointeger(args[1])
-    return minutes and minutes * 60
-  end
-  return nil
+  if py.kind(tz) == "object" and pytime.class(tz) == "pytz._p" then return nil end
+  local offset = pytime.offset(tz)
+  return offset and offset // 1000000
 end
 
 -- A time in a zone: there, with the offset, or as UTC where the offset is not known.
@@ -240,14 +228,6 @@ function M.timestamp_index(self, key)
   return nil
 end
 
---- Reads as Python's str; in UTC where the rules of its zone are not known here.
-function M.timestamp_text(self)
-  local args = rawget(self, "args")
-  local value, tz, per_second = args[1], args[3], resolution(args, 4)
-  if tz ~= nil and tz ~= null then return zoned_text(value, per_second, tz) end
-  return moment_text(value, per_second, digits_of(value, per_second))
-end
-
 --- Fields of a Timedelta: value (units) and unit.
 function M.timedelta_index(self, key)
   local args = rawget(self, "args")
@@ -258,12 +238,6 @@ function M.timedelta_index(self, key)
     for unit, n in next, UNITS do if n == per_second then return unit end end
   end
   return nil
-end
-
---- Reads as Python's str.
-function M.timedelta_text(self)
-  local args = rawget(self, "args")
-  return duration_text(args[1], resolution(args, 2), true)
 end
 
 -- ---- periods and intervals -----------------------------------------------------------------------------------------
@@ -312,7 +286,7 @@ end
 
 local WHOLE = { depth = 200, items = math.huge, width = math.huge }
 local AS_STR = {}
-for name in ("int str Decimal Fraction UUID date time datetime timedelta path bytes"):gmatch("%a+") do
+for name in ("int str Decimal Fraction UUID date time datetime timedelta path bytes Timedelta"):gmatch("%a+") do
   AS_STR[name] = true
 end
 local CONTAINER = {}
@@ -334,7 +308,8 @@ local function element_text(value, what)
   kind = py.kind(value)
   if kind == "float" then return element_text(value.value, what) end
   if kind == "complex" then return complex_text(value.re, value.im) end
-  if kind == "Timestamp" or kind == "Timedelta" or AS_STR[kind] then return tostring(value) end
+  if kind == "Timestamp" then return (tostring(value):gsub(" UTC$", "+00:00")) end
+  if AS_STR[kind] then return tostring(value) end
   if type(value) == "table" and (kind == nil or CONTAINER[kind]) then return py.repr(value, WHOLE) end
   if kind == "datetime64" and UNITS[value.unit] then
     if value.value == array.nat then return nil end
