@@ -225,6 +225,8 @@ static const known_name KNOWN[] = {
     {"pandas.core.indexes.base", "_new_Index", K_NEW_INDEX},
     {"pandas.core.indexes.datetimes", "_new_DatetimeIndex", K_NEW_INDEX},
     {"pandas.core.indexes.period", "_new_PeriodIndex", K_NEW_INDEX},
+    {"pandas.core.indexes.timedeltas", "_new_TimedeltaIndex", K_NEW_INDEX},
+    {"pandas.core.indexes.interval", "_new_IntervalIndex", K_NEW_INDEX},
     {"pandas._libs.tslibs.timestamps", "_unpickle_timestamp", K_TIMESTAMP},
     {"pandas._libs.tslibs.timedeltas", "_timedelta_unpickle", K_PANDAS_TIMEDELTA},
 };

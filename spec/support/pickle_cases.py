@@ -269,7 +269,8 @@ def pandas_values():
         pd.date_range("2020", periods=2), pd.Series([1, None], dtype="Int64"),
         pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]), pd.Series(pd.date_range("2020", periods=2, tz="UTC")),
         pd.DataFrame({"k": pd.Categorical(["u", "v"])}, index=pd.Index([3, 4], name="i")), pd.Index([1.5, 2.5]),
-        pd.RangeIndex(3), pd.Index(["a", "b"]), frame.describe(),
+        pd.RangeIndex(3), pd.Index(["a", "b"]), frame.describe(), pd.interval_range(0, 3), pd.to_timedelta([1, 2], "s"),
+        pd.DataFrame({"b": [b"x", b"yz"], "t": pd.date_range("2020", periods=2), "u": pd.date_range("2021", periods=2)}),
     ]
 
 
