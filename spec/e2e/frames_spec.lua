@@ -115,7 +115,7 @@ local CSV = expressions [==[
   DataFrame({n: periods(n) for n in ("M", "Y", "Q", "D", "h", "min", "s", "ms", "us", "ns", "2M")})
   DataFrame({"v": pd.interval_range(0, 2), "w": pd.interval_range(0.0, 2, closed="left")})
   DataFrame({"v": pd.arrays.IntervalArray.from_tuples([(0, 1), nan], closed="neither"), "n": [1, 2]})
-  DataFrame({"v": pd.cut(Series([1, 2, 3, None]), 2)})
+  DataFrame({"v": pd.cut(Series([1, 2, 3, None]), [0, 1.5, 3])})
   DataFrame({"v": pd.interval_range(Timedelta("1D"), periods=2, closed="both")})
   DataFrame({"o": [1, "x", 2.5, None, nan, pd.NaT, pd.NA, 2**70, True, 0.1, 1 + 2j]}, dtype=object)
   DataFrame({"o": [Timestamp("2020"), Timestamp("2020-01-01 00:00:00.5", tz="UTC"), Timedelta(1)]}, dtype=object)
@@ -214,7 +214,7 @@ describe("a frame of pandas", function()
     local list = ask(expressions [==[
       DataFrame({"a": [1, 2]}, index=pd.interval_range(0, 2))
       DataFrame({"a": [1, 2]}, index=pd.to_timedelta([1, 2], unit="s"))
-      DataFrame({"a": [1, 2, 3]}).groupby(pd.cut(Series([1, 2, 3]), 2), observed=False).sum()
+      DataFrame({"a": [1, 2, 3]}).groupby(pd.cut(Series([1, 2, 3]), [0.0, 2.0, 3.0]), observed=False).sum()
       DataFrame({"a": [1, 2]}, index=pd.MultiIndex.from_arrays([pd.interval_range(0, 2), pd.to_timedelta([1, 2])]))
     ]==], "csv")
     for _, case in ipairs(list) do
