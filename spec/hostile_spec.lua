@@ -330,13 +330,13 @@ describe("a peer that breaks the protocol", function()
 
     for name, call in pairs(calls) do
       it(name, function()
+        local client <close> = connect "fake"
         for i, answer in ipairs(answers) do
-          answer_with {}
-          local client <close> = connect "fake"
           answer_with { value = answer }
           local ok, err = pcall(call, client)
           assert(ok or errors.is_error(err), ("answer %d: %s"):format(i, tostring(err)))
         end
+        answer_with {}
       end)
     end
   end)
