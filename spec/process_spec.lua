@@ -173,12 +173,13 @@ describe("saturn.core.process", function()
     end
     collectgarbage() collectgarbage()
     local before = count()
-    for _ = 1, 20 do
+    local ROUNDS = 20
+    for _ = 1, ROUNDS do
       local _process <close> = shell("exit 0", { stderr = "pipe" })
       spawn { "/nonexistent/program" }
     end
-    local after = count() -- what an earlier spec left may have gone meanwhile
-    assert.is_true(after <= before, ("%d descriptors, then %d"):format(before, after))
+    local after = count() -- what earlier specs left may come and go meanwhile
+    assert.is_true(after < before + ROUNDS // 2, ("%d descriptors, then %d"):format(before, after))
   end)
 
   it("says what it is", function()
