@@ -178,6 +178,7 @@ sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len,
     bool begun;
     sat_key *key = want(session, name, len, &begun);
     if (begun && hold) queue_hold(session, key);
+    if (begun && !hold) key->after = 0; /* a request makes it known, which may overtake the probe */
     return key;
 }
 

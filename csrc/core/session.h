@@ -79,7 +79,8 @@ void sat_session_forget_sent(sat_session *session);
 double sat_session_heard(const sat_session *session);
 
 /* One more reference to the key; NULL when out of memory. A key that is not known, or was cancelled or lost, begins
- * anew as pending, without those who hold the old one being told. hold: not if the scheduler does not know it. */
+ * anew as pending, without those who hold the old one being told. hold: not if the scheduler does not know it and hears
+ * of it by a request of its own. */
 sat_key *sat_session_want(sat_session *session, const uint8_t *name, size_t len, bool hold);
 void sat_key_release(sat_key *key);
 /* Holds a key that sat_session_want was not to hold: only now the scheduler knows it. */

@@ -4,6 +4,7 @@ local saturn = require "saturn"
 local support = require "spec.support"
 
 local py = saturn.py
+local loop = saturn.loop
 local misuse, plain, raises, settles = support.misuse, support.plain, support.raises, support.settles
 
 local PATIENCE = 15 -- seconds that nothing here should take
@@ -124,6 +125,55 @@ describe("scatter", function()
       assert.same({ "again", i % 2 }, plain(future:result(PATIENCE)))
       future:release()
     end
+  end)
+
+  it("sends what was let go under another key, since workers hear late that the first one is free", function()
+    local slow = py.fn [[
+def slow(interval, dask_scheduler=None):
+    for stream in dask_scheduler.stream_comms.values():
+        stream.interval = interval
+]]
+    client:run_on_scheduler(slow, 0.3)
+    for _, direct in ipairs { true, false } do
+      local first = client:scatter({ "slow", direct }, { direct = direct })
+      client:submit("len", first):result(PATIENCE) -- the next word to the worker waits
+      local key = first.key
+      first:release()
+      local list = client:scatter_list({ { "slow", direct }, 1, { "slow", direct } }, { direct = direct })
+      assert.not_equal(key, list[1].key)
+      assert.equal(list[1].key, list[3].key)
+      assert.equal(list[1].key, client:scatter({ "slow", direct }).key)
+      loop.sleep(0.5)
+      assert.equal(2, client:submit("len", list[1]):result(PATIENCE))
+    end
+    client:run_on_scheduler(slow, 0.002)
+  end)
+
+  it("hears of its data although the request overtook the release of a pending Future", function()
+    for i = 1, 50 do
+      client:submit("time.sleep", i / 1000):release()
+      assert.equal("finished", client:scatter({ "overtakes", i }, { timeout = PATIENCE }).status)
+    end
+  end)
+
+  it("remembers what was let go for a while, and no longer", function()
+    local keep <close> = client:scatter { "kept" }
+    client:scatter({ "gone" }):release()
+    local scattered, now = client._scattered, loop.now()
+    local function count()
+      local n = 0
+      for _ in pairs(scattered.keys) do n = n + 1 end
+      return n
+    end
+    for _ = 1, 2 do
+      collectgarbage()
+      collectgarbage()
+      scattered.look = now
+      client:scatter(5):release()
+    end
+    collectgarbage()
+    assert.equal(2, count())
+    assert.equal(keep.key, client:scatter({ "kept" }).key)
   end)
 
   it("test_scatter_direct: nothing goes through the scheduler", function()

@@ -8,6 +8,7 @@ local keys = require "saturn.graph.key"
 local loop = require "saturn.loop"
 local ops = require "saturn.dask.ops"
 local py = require "saturn.py"
+local scattered = require "saturn.dask.scattered"
 
 local wire = core.wire
 
@@ -76,6 +77,9 @@ end
 ---@field client saturn.Client
 ---@field data table<any, any> serialized values by key
 ---@field keys any[]
+---@field futures table<any, saturn.Future> those that are there before the data goes
+---@field names table<any, any> what a key is or should have been, of those that may come again
+---@field fixed boolean? the keys are the caller's
 ---@field workers (string|integer)[]?
 ---@field broadcast boolean|integer|nil
 ---@field patience number seconds until a worker must be there
@@ -160,16 +164,15 @@ end
 -- Sends what is not there yet; gives a Future for each key.
 local function deliver(job, direct)
   local client, futures, again = job.client, {}, false
-  local sent = client._scattered or {}
-  client._scattered = sent
   local missing = {}
   for _, key in ipairs(job.keys) do
     if not futures[key] then
-      futures[key] = client.session:future(key, client, true)
-      local there = futures[key].status == "finished" and not job.workers and not job.broadcast
+      local name, each = job.names[key], job.futures[key] or client.session:future(key, client, true)
+      local there = each.status == "finished" and not job.workers and not job.broadcast
       if not there then missing[#missing + 1] = key end
-      again = again or sent[key] and futures[key].status == "pending"
-      sent[key] = true
+      again = again or job.fixed and each.status == "pending" and scattered.was_let_go(client, name)
+      if name then scattered.note(client, name, key, each) end
+      futures[key] = each
     end
   end
   if #missing == 0 then return futures end
@@ -208,7 +211,7 @@ end
 local function new_job(client, options)
   return {
     client = rawget(client, "_client") or client,
-    data = {}, keys = {},
+    data = {}, keys = {}, names = {}, futures = {},
     workers = options.workers ~= nil and type(options.workers) ~= "table" and { options.workers } or options.workers,
     broadcast = options.broadcast or nil,
     patience = options.timeout or client.request_timeout,
@@ -223,11 +226,11 @@ local function refuse_future(value)
   end
 end
 
-local function key_of(client, value, kind, hash)
-  if hash == false then return client:new_key(kind) end
+-- The key that equal values have in common; nil for a value that holds itself.
+local function content_key(value, kind)
   local ok, key = pcall(keys.content, kind, { name = "scatter" }, { value }, 1)
   if ok then return key end
-  if errors.is_error(key) and key.kind == "limit" then return client:new_key(kind) end -- it holds itself: no digest
+  if errors.is_error(key) and key.kind == "limit" then return nil end
   error(key, 0)
 end
 
@@ -239,12 +242,18 @@ end
 local function scatter_list(client, values, count, options)
   options = check_options(options)
   client:check_open()
-  local job, order = new_job(client, options), {}
+  local job, order, chosen = new_job(client, options), {}, {}
   for i = 1, count do
     local value = values[i]
     refuse_future(value)
     local kind, serialized = convert(value)
-    local key = key_of(client, value, kind, options.hash)
+    local name = options.hash ~= false and content_key(value, kind) or nil
+    if name and not chosen[name] then
+      local future = scattered.future(job.client, name, kind)
+      local key = future.key
+      chosen[name], job.names[key], job.futures[key] = key, name, future
+    end
+    local key = name and chosen[name] or client:new_key(kind)
     job.keys[i], order[i], job.data[key] = key, key, serialized
   end
   if count == 0 then return {} end
@@ -285,12 +294,13 @@ function M.scatter_dict(client, values, options)
   options = errors.options(options, KNOWN)
   client:check_open()
   local job, names = new_job(client, options), {}
+  job.fixed = true
   for name, value in pairs(values) do
     refuse_future(value)
     keys.check(name, 2)
     local key = ops.key(client.release, name)
     local _, serialized = convert(value)
-    job.keys[#job.keys + 1], job.data[key], names[key] = key, serialized, name
+    job.keys[#job.keys + 1], job.data[key], names[key], job.names[key] = key, serialized, name, keys.id(key)
   end
   if #job.keys == 0 then return {} end
   local by_name = {}
