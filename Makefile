@@ -45,6 +45,7 @@ ifeq ($(OS),Darwin)
   feature := -D_DARWIN_C_SOURCE
 else
   shared := -shared
+  direct := -fno-plt # calls of Lua's API, of which values take several each, without a detour
   feature := -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE
 endif
 
@@ -103,7 +104,7 @@ all: $(module)
 keep = @printf '%s\n' '$(1)' >$@.new; if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
 
 # Holds the compiler and its flags: what was built with others is built again.
-flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) | $(ldflags) $(wrapped) $(libs)
+flags_now = $(CC) $(cflags) | $(LUA_CFLAGS) $(direct) | $(ldflags) $(wrapped) $(libs)
 $(BUILD)/flags: FORCE | ready
 	@mkdir -p $(@D)
 	$(call keep,$(flags_now))
@@ -127,7 +128,7 @@ $(BUILD)/obj/core/%.o: csrc/core/%.c $(BUILD)/flags
 
 $(BUILD)/obj/lua/%.o: csrc/lua/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call quiet,CC,$<) $(call compile,$(LUA_CFLAGS))
+	$(call quiet,CC,$<) $(call compile,$(LUA_CFLAGS) $(direct))
 
 # The list of members, so that the library is made anew when a source went away.
 $(BUILD)/members: FORCE

@@ -82,13 +82,6 @@ enum { MAX_PROTOCOL = 5 };
 
 /* ------------------------------------------------------- numbers and text */
 
-static uint64_t float_bits(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 size_t sat_bigint_trim(const uint8_t *data, size_t len)
 {
     while (len > 0) {
@@ -940,30 +933,17 @@ void sat_pickle_tuple(sat_pickler *p, unsigned n)
     sat_buf_u8(&p->out, n == 0 ? OP_EMPTY_TUPLE : (uint8_t)(OP_TUPLE1 + n - 1));
 }
 
+uint8_t *sat_pickle_room(sat_pickler *p, size_t numbers)
+{
+    size_t bytes;
+    if (!sat_mul(numbers, SAT_PICKLE_NUMBER, &bytes)) p->failed = true;
+    return p->failed ? NULL : space(&p->out, bytes);
+}
+
 void sat_pickle_int(sat_pickler *p, int64_t value)
 {
-    uint64_t bits = (uint64_t)value;
-    uint8_t *op = space(&p->out, 10);
-    if (op == NULL) return;
-    if (bits < 256) {
-        op[0] = OP_BININT1;
-        op[1] = (uint8_t)bits;
-        p->out.len += 2;
-    } else if (bits < 65536) {
-        op[0] = OP_BININT2;
-        op[1] = (uint8_t)bits;
-        op[2] = (uint8_t)(bits >> 8);
-        p->out.len += 3;
-    } else if (value >= INT32_MIN && value <= INT32_MAX) {
-        op[0] = OP_BININT;
-        for (int i = 0; i < 4; i++) op[1 + i] = (uint8_t)(bits >> (8 * i));
-        p->out.len += 5;
-    } else {
-        for (size_t i = 0; i < 8; i++) op[2 + i] = (uint8_t)(bits >> (8 * i));
-        op[0] = OP_LONG1;
-        op[1] = (uint8_t)sat_bigint_trim(op + 2, 8);
-        p->out.len += (size_t)op[1] + 2;
-    }
+    uint8_t *at = sat_pickle_room(p, 1);
+    if (at != NULL) sat_pickle_wrote(p, sat_pickle_put_int(at, value));
 }
 
 void sat_pickle_uint(sat_pickler *p, uint64_t value)
@@ -1008,12 +988,8 @@ sat_status sat_pickle_decimal(sat_pickler *p, const char *text, size_t len, sat_
 
 void sat_pickle_float(sat_pickler *p, double value)
 {
-    uint64_t bits = float_bits(value);
-    uint8_t *op = space(&p->out, 9);
-    if (op == NULL) return;
-    op[0] = OP_BINFLOAT;
-    for (size_t i = 0; i < 8; i++) op[1 + i] = (uint8_t)(bits >> (56 - 8 * i));
-    p->out.len += 9;
+    uint8_t *at = sat_pickle_room(p, 1);
+    if (at != NULL) sat_pickle_wrote(p, sat_pickle_put_float(at, value));
 }
 
 /* Writes the header of a counted value and its bytes at once. */

@@ -139,6 +139,45 @@ static inline bool sat_pickle_quick(sat_pickle_scan *scan, sat_pickle_op *op)
         op->kind = SAT_PK_MEMOIZE;
         scan->pos = p + 1;
         break;
+    case '(':
+        op->kind = SAT_PK_MARK;
+        scan->pos = p + 1;
+        break;
+    case '}':
+        op->kind = SAT_PK_EMPTY_DICT;
+        scan->pos = p + 1;
+        break;
+    case 'u':
+        op->kind = SAT_PK_SETITEMS;
+        scan->pos = p + 1;
+        break;
+    case ']':
+        op->kind = SAT_PK_EMPTY_LIST;
+        scan->pos = p + 1;
+        break;
+    case 'e':
+        op->kind = SAT_PK_APPENDS;
+        scan->pos = p + 1;
+        break;
+    case 'N':
+        op->kind = SAT_PK_NONE;
+        scan->pos = p + 1;
+        break;
+    case 0x88:
+        op->kind = SAT_PK_TRUE;
+        scan->pos = p + 1;
+        break;
+    case 0x89:
+        op->kind = SAT_PK_FALSE;
+        scan->pos = p + 1;
+        break;
+    case 0x85:
+    case 0x86:
+    case 0x87:
+        op->kind = SAT_PK_TUPLE_N;
+        op->i = *p - 0x84;
+        scan->pos = p + 1;
+        break;
     default:
         return false;
     }
@@ -228,6 +267,65 @@ void sat_pickle_uint(sat_pickler *p, uint64_t value);
 void sat_pickle_long(sat_pickler *p, const void *le, size_t len); /* little-endian two's complement */
 sat_status sat_pickle_decimal(sat_pickler *p, const char *text, size_t len, sat_error *err);
 void sat_pickle_float(sat_pickler *p, double value);
+/* The same for numbers in rows, to be inlined: where SAT_PICKLE_NUMBER bytes a number are to be had, sat_pickle_room gives
+ * their place (else NULL), and sat_pickle_wrote takes the place behind the last number. */
+enum { SAT_PICKLE_NUMBER = 10 };
+uint8_t *sat_pickle_room(sat_pickler *p, size_t numbers);
+static inline void sat_pickle_wrote(sat_pickler *p, const uint8_t *end)
+{
+    p->out.len = (size_t)(end - p->out.data);
+}
+static inline uint8_t *sat_pickle_put_float(uint8_t *at, double value)
+{
+    union {
+        double number;
+        uint64_t bits;
+    } as = {value};
+    at[0] = 'G';
+    at[1] = (uint8_t)(as.bits >> 56);
+    at[2] = (uint8_t)(as.bits >> 48);
+    at[3] = (uint8_t)(as.bits >> 40);
+    at[4] = (uint8_t)(as.bits >> 32);
+    at[5] = (uint8_t)(as.bits >> 24);
+    at[6] = (uint8_t)(as.bits >> 16);
+    at[7] = (uint8_t)(as.bits >> 8);
+    at[8] = (uint8_t)as.bits;
+    return at + 9;
+}
+static inline uint8_t *sat_pickle_put_int(uint8_t *at, int64_t value)
+{
+    uint64_t bits = (uint64_t)value;
+    at[1] = (uint8_t)bits;
+    at[2] = (uint8_t)(bits >> 8);
+    at[3] = (uint8_t)(bits >> 16);
+    at[4] = (uint8_t)(bits >> 24);
+    if (bits < 256) {
+        at[0] = 'K';
+        return at + 2;
+    }
+    if (bits < 65536) {
+        at[0] = 'M';
+        return at + 3;
+    }
+    if (value >= INT32_MIN && value <= INT32_MAX) {
+        at[0] = 'J';
+        return at + 5;
+    }
+    uint64_t magnitude = value < 0 ? ~bits : bits;
+    uint8_t len = 4; /* as many as hold the sign too */
+    while (len < 8 && magnitude >> (8 * len - 1) != 0) len++;
+    at[0] = 0x8a;
+    at[1] = len;
+    at[2] = (uint8_t)bits;
+    at[3] = (uint8_t)(bits >> 8);
+    at[4] = (uint8_t)(bits >> 16);
+    at[5] = (uint8_t)(bits >> 24);
+    at[6] = (uint8_t)(bits >> 32);
+    at[7] = (uint8_t)(bits >> 40);
+    at[8] = (uint8_t)(bits >> 48);
+    at[9] = (uint8_t)(bits >> 56);
+    return at + 2 + len;
+}
 void sat_pickle_str(sat_pickler *p, const void *data, size_t len);  /* must be UTF-8 */
 void sat_pickle_text(sat_pickler *p, const char *text);             /* a C string */
 void sat_pickle_bytes(sat_pickler *p, const void *data, size_t len);

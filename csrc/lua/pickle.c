@@ -8,7 +8,7 @@
 #include "array.h"
 #include "pyvalue.h"
 
-enum { BATCH = 1000, SHARED_KEY = 40, KEY_CACHE = 64 };
+enum { BATCH = 1000, RUN = 100, SHARED_KEY = 40, KEY_CACHE = 64 };
 
 /* A table or userdata that is being written, inside those above it. */
 typedef struct nest {
@@ -62,18 +62,20 @@ static sat_status put_field(writer *w, int idx, const char *name)
     return status;
 }
 
-/* satL_py_type with the last answer kept: tables of one kind come in rows. */
-static satL_py type_of(writer *w, int idx)
+/* Whether the table has a metatable, and what type that says; the last answer is kept: tables of one kind come in rows. */
+static bool type_of(writer *w, int idx, satL_py *type)
 {
     lua_State *L = w->L;
-    if (!lua_getmetatable(L, idx)) return PY_NONE_;
+    *type = PY_NONE_;
+    if (!lua_getmetatable(L, idx)) return false;
     const void *meta = lua_topointer(L, -1);
     lua_pop(L, 1);
     if (meta != w->meta) {
         w->meta_type = satL_py_type(L, idx);
         w->meta = meta;
     }
-    return w->meta_type;
+    *type = w->meta_type;
+    return true;
 }
 
 static bool is_ref(writer *w, int idx)
@@ -163,29 +165,54 @@ static sat_status put_boxed(writer *w, int idx, satL_py type)
 
 /* ----------------------------------------------------------------- sequences */
 
-/* Ends a batch of items and begins the next one. */
-static void next_batch(writer *w, size_t n, void (*end)(sat_pickler *))
+/* The numbers among the items i to last, as far as they come in a row; gives the index of the item behind them. */
+static lua_Integer put_numbers(writer *w, int idx, lua_Integer i, lua_Integer last)
 {
-    if (n % BATCH == 0) {
-        end(w->p);
-        sat_pickle_mark(w->p);
+    lua_State *L = w->L;
+    int top = lua_gettop(L);
+    bool more = true;
+    while (more && i <= last) {
+        lua_Integer until = last - i < RUN ? last : i + RUN - 1;
+        uint8_t *at = sat_pickle_room(w->p, RUN);
+        if (at == NULL) return last + 1; /* the pickler has failed */
+        for (; i <= until; i++) {
+            more = lua_rawgeti(L, idx, i) == LUA_TNUMBER;
+            if (!more) break;
+            at = lua_isinteger(L, -1) ? sat_pickle_put_int(at, lua_tointeger(L, -1))
+                                      : sat_pickle_put_float(at, lua_tonumber(L, -1));
+        }
+        sat_pickle_wrote(w->p, at);
+        lua_settop(L, top);
     }
+    return i;
 }
 
 /* The items 1 to n of the table at idx, bare. end closes a batch; NULL: one batch. */
-static sat_status put_items(writer *w, int idx, lua_Integer from, lua_Integer n, void (*end)(sat_pickler *))
+static sat_status put_items(writer *w, int idx, lua_Integer n, void (*end)(sat_pickler *))
 {
     lua_State *L = w->L;
     sat_status status = SAT_OK;
-    for (lua_Integer i = from; i <= n && status == SAT_OK; i++) {
-        if (lua_rawgeti(L, idx, i) == LUA_TNIL) {
-            status = sat_fail(w->err, SAT_VALUE, "a sequence has a hole at %lld; use saturn.null for None",
-                              (long long)i);
-        } else {
+    lua_Integer i = 1, last = end != NULL && n > BATCH ? BATCH : n;
+    if (!lua_checkstack(L, RUN + 32)) return sat_fail_nomem(w->err);
+    while (i <= n && status == SAT_OK) {
+        switch (lua_rawgeti(L, idx, i)) {
+        case LUA_TNUMBER:
+            lua_pop(L, 1);
+            i = put_numbers(w, idx, i, last);
+            break;
+        case LUA_TNIL:
+            lua_pop(L, 1);
+            return sat_fail(w->err, SAT_VALUE, "a sequence has a hole at %lld; use saturn.null for None", (long long)i);
+        default:
             status = put(w, lua_gettop(L));
-            if (end != NULL && i < n) next_batch(w, (size_t)i, end);
+            lua_pop(L, 1);
+            i++;
         }
-        lua_pop(L, 1);
+        if (i > last && i <= n) {
+            end(w->p);
+            sat_pickle_mark(w->p);
+            last = n - last > BATCH ? last + BATCH : n;
+        }
     }
     return status;
 }
@@ -197,7 +224,7 @@ static sat_status put_list(writer *w, int idx)
     sat_pickle_put(w->p, lua_topointer(w->L, idx));
     if (n == 0) return SAT_OK;
     sat_pickle_mark(w->p);
-    sat_status status = put_items(w, idx, 1, n, sat_pickle_appends);
+    sat_status status = put_items(w, idx, n, sat_pickle_appends);
     sat_pickle_appends(w->p);
     return status;
 }
@@ -207,7 +234,7 @@ static sat_status put_tuple(writer *w, int idx)
     const void *self = lua_topointer(w->L, idx);
     lua_Integer n = (lua_Integer)lua_rawlen(w->L, idx);
     if (n > 3) sat_pickle_mark(w->p);
-    sat_status status = put_items(w, idx, 1, n, NULL);
+    sat_status status = put_items(w, idx, n, NULL);
     if (status != SAT_OK) return status;
     if (sat_pickle_has(w->p, self)) {
         /* an item led back here, and the tuple was made on that way */
@@ -232,7 +259,7 @@ static sat_status put_set(writer *w, int idx, bool frozen)
         if (n == 0) return SAT_OK;
     }
     sat_pickle_mark(w->p);
-    sat_status status = put_items(w, idx, 1, n, frozen ? NULL : sat_pickle_additems);
+    sat_status status = put_items(w, idx, n, frozen ? NULL : sat_pickle_additems);
     if (frozen) sat_pickle_frozenset(w->p);
     else sat_pickle_additems(w->p);
     if (frozen) sat_pickle_put(w->p, self);
@@ -241,29 +268,35 @@ static sat_status put_set(writer *w, int idx, bool frozen)
 
 /* --------------------------------------------------------------------- dicts */
 
+static void put_string_key(writer *w, int idx)
+{
+    size_t len;
+    const char *text = lua_tolstring(w->L, idx, &len);
+    size_t slot = ((uintptr_t)text >> 4 ^ (uintptr_t)text >> 10) % KEY_CACHE;
+    if (w->keys[slot].text == text) {
+        sat_pickle_ref(w->p, w->keys[slot].memo);
+    } else if (!sat_utf8_valid((const uint8_t *)text, len)) {
+        sat_pickle_bytes(w->p, text, len);
+    } else if (len > SHARED_KEY) {
+        sat_pickle_str(w->p, text, len);
+    } else {
+        uint32_t memo = sat_pickle_str_memo(w->p, text, len);
+        if (memo != SAT_PICKLE_NO_MEMO) {
+            w->keys[slot].text = text;
+            w->keys[slot].memo = memo;
+        }
+    }
+}
+
 static sat_status put_key(writer *w, int idx)
 {
     lua_State *L = w->L;
-    if (lua_type(L, idx) == LUA_TSTRING) {
-        size_t len;
-        const char *text = lua_tolstring(L, idx, &len);
-        size_t slot = ((uintptr_t)text >> 4 ^ (uintptr_t)text >> 10) % KEY_CACHE;
-        if (w->keys[slot].text == text) {
-            sat_pickle_ref(w->p, w->keys[slot].memo);
-        } else if (!sat_utf8_valid((const uint8_t *)text, len)) {
-            sat_pickle_bytes(w->p, text, len);
-        } else if (len > SHARED_KEY) {
-            sat_pickle_str(w->p, text, len);
-        } else {
-            uint32_t memo = sat_pickle_str_memo(w->p, text, len);
-            if (memo != SAT_PICKLE_NO_MEMO) {
-                w->keys[slot].text = text;
-                w->keys[slot].memo = memo;
-            }
-        }
+    int type = lua_type(L, idx);
+    if (type == LUA_TSTRING) {
+        put_string_key(w, idx);
         return SAT_OK;
     }
-    if (lua_type(L, idx) == LUA_TTABLE && !is_ref(w, idx)) {
+    if (type == LUA_TTABLE && !is_ref(w, idx)) {
         switch (satL_py_type(L, idx)) {
         case PY_NONE_:
         case PY_LIST:
@@ -291,11 +324,8 @@ static sat_status put_pair(writer *w)
     return status == SAT_OK ? put(w, top) : status;
 }
 
-/* BARE: the pairs alone. BATCHED: between MARK and SETITEMS, a thousand at a time, nothing when there are none. PLAIN:
- * the same for a table of no type, where an integer key is refused. */
-typedef enum pairs_mode { BARE, BATCHED, PLAIN } pairs_mode;
-
-static sat_status bad_table(writer *w, int idx);
+/* BARE: the pairs alone. BATCHED: between MARK and SETITEMS, a thousand at a time, nothing when there are none. */
+typedef enum pairs_mode { BARE, BATCHED } pairs_mode;
 
 static void begin_pair(writer *w, size_t n, pairs_mode mode)
 {
@@ -361,21 +391,21 @@ static sat_status put_pairs(writer *w, int idx, pairs_mode mode, bool hidden)
                 continue;
             }
             begin_pair(w, n++, mode);
-            status = mode == PLAIN && lua_isinteger(L, key) ? bad_table(w, idx) : put_key(w, key);
+            status = put_key(w, key);
             if (status == SAT_OK) status = put(w, key + 1);
             if (status != SAT_OK) return status; /* put takes the rest off the stack */
             lua_settop(L, key);
         }
     }
-    if (mode != BARE && n > 0) sat_pickle_setitems(w->p);
+    if (mode == BATCHED && n > 0) sat_pickle_setitems(w->p);
     return status;
 }
 
-static sat_status put_dict(writer *w, int idx, pairs_mode mode)
+static sat_status put_dict(writer *w, int idx)
 {
     sat_pickle_empty_dict(w->p);
     sat_pickle_put(w->p, lua_topointer(w->L, idx));
-    return put_pairs(w, idx, mode, false);
+    return put_pairs(w, idx, BATCHED, false);
 }
 
 static sat_status put_dict_subclass(writer *w, int idx, satL_py type)
@@ -434,65 +464,54 @@ static sat_status bad_table(writer *w, int idx)
     return bad_shape(w, shape_of(w->L, idx, (lua_Integer)lua_rawlen(w->L, idx)));
 }
 
-/* A table of no type: a list as long as traversal gives the keys 1, 2, 3..., which it does for every sequence that was
- * built as one; anything else is looked at as a whole first. */
-static sat_status put_plain(writer *w, int idx)
+/* A table that has no sequence: a dict, or the empty list. */
+static sat_status put_unordered(writer *w, int idx)
 {
     lua_State *L = w->L;
-    sat_status status = SAT_OK;
+    const void *self = lua_topointer(L, idx);
     lua_pushnil(L);
+    int key = lua_gettop(L);
     if (!lua_next(L, idx)) {
         sat_pickle_empty_list(w->p);
-        sat_pickle_put(w->p, lua_topointer(L, idx));
+        sat_pickle_put(w->p, self);
         return SAT_OK;
     }
-    if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) != 1) {
-        lua_pop(L, 2);
-        lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
-        if (n == 0) return put_dict(w, idx, PLAIN);
-        shape kind = shape_of(L, idx, n);
-        return kind == SHAPE_LIST ? put_list(w, idx) : bad_shape(w, kind);
-    }
-    sat_pickle_empty_list(w->p);
-    sat_pickle_put(w->p, lua_topointer(L, idx));
-    sat_pickle_mark(w->p);
-    lua_Integer i = 1;
-    int key = lua_gettop(L) - 1;
-    for (;;) {
-        /* key i, value */
-        if (i > 1 && (i - 1) % BATCH == 0) {
-            sat_pickle_appends(w->p);
-            sat_pickle_mark(w->p);
-        }
-        if (lua_isinteger(L, -1)) {
-            sat_pickle_int(w->p, lua_tointeger(L, -1));
-        } else if (lua_type(L, -1) == LUA_TNUMBER) {
-            sat_pickle_float(w->p, lua_tonumber(L, -1));
-        } else {
-            status = put(w, key + 1);
-            if (status != SAT_OK) {
-                lua_pop(L, 2);
-                return status;
-            }
-        }
+    sat_pickle_empty_dict(w->p);
+    sat_pickle_put(w->p, self);
+    size_t n = 0;
+    do {
+        sat_status status = SAT_OK;
+        begin_pair(w, n++, BATCHED);
+        if (lua_type(L, key) == LUA_TSTRING) put_string_key(w, key);
+        else status = lua_isinteger(L, key) ? bad_table(w, idx) : put_key(w, key);
+        if (status == SAT_OK) status = put(w, key + 1);
+        if (status != SAT_OK) return status; /* put_nested takes the rest off the stack */
         lua_settop(L, key);
-        if (!lua_next(L, idx)) break;
-        i++;
-        if (lua_tointeger(L, key) != i || !lua_isinteger(L, key)) {
-            lua_pop(L, 2);
-            lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
-            shape kind = shape_of(L, idx, n);
-            if (kind != SHAPE_LIST) return bad_shape(w, kind);
-            if ((i - 1) % BATCH == 0) {
-                sat_pickle_appends(w->p);
-                sat_pickle_mark(w->p);
-            }
-            status = put_items(w, idx, i, n, sat_pickle_appends);
-            break;
-        }
+    } while (lua_next(L, idx));
+    sat_pickle_setitems(w->p);
+    return SAT_OK;
+}
+
+/* Whether the table has n entries. */
+static bool has_entries(lua_State *L, int idx, lua_Integer n)
+{
+    lua_Integer count = 0;
+    lua_pushnil(L);
+    while (lua_next(L, idx)) {
+        lua_pop(L, 1);
+        if (++count <= n) continue;
+        lua_pop(L, 1);
+        return false;
     }
-    sat_pickle_appends(w->p);
-    return status;
+    return count == n;
+}
+
+/* A table of no type. */
+static sat_status put_plain(writer *w, int idx)
+{
+    lua_Integer n = (lua_Integer)lua_rawlen(w->L, idx);
+    if (n == 0) return put_unordered(w, idx);
+    return has_entries(w->L, idx, n) ? put_list(w, idx) : bad_table(w, idx);
 }
 
 /* A container with references in it, written as the dialect wants it. */
@@ -502,7 +521,7 @@ static sat_status put_wrapped(writer *w, int idx, char kind)
     sat_status status;
     lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
     w->hooks->wrap_begin(w->p, kind, w->hooks->arg);
-    status = kind == 'd' ? put_pairs(w, idx, BARE, false) : put_items(w, idx, 1, n, NULL);
+    status = kind == 'd' ? put_pairs(w, idx, BARE, false) : put_items(w, idx, n, NULL);
     w->hooks->wrap_end(w->p, kind, w->hooks->arg);
     return status;
 }
@@ -702,7 +721,7 @@ static sat_status put_args(writer *w, int idx, bool bare)
         int args = lua_gettop(L);
         lua_Integer n = (lua_Integer)lua_rawlen(L, args);
         if (!bare && n > 3) sat_pickle_mark(w->p);
-        status = put_items(w, args, 1, n, NULL);
+        status = put_items(w, args, n, NULL);
         if (!bare && n > 3) sat_pickle_tuple_mark(w->p);
         else if (!bare) sat_pickle_tuple(w->p, (unsigned)n);
     } else if (!lua_isnil(L, -1)) {
@@ -782,7 +801,7 @@ static sat_status put_object(writer *w, int idx, satL_py type)
     sat_pickle_put(w->p, self);
     if (field(L, idx, "listitems") == LUA_TTABLE && lua_rawlen(L, -1) > 0) {
         sat_pickle_mark(w->p);
-        status = put_items(w, lua_gettop(L), 1, (lua_Integer)lua_rawlen(L, -1), sat_pickle_appends);
+        status = put_items(w, lua_gettop(L), (lua_Integer)lua_rawlen(L, -1), sat_pickle_appends);
         sat_pickle_appends(w->p);
     }
     lua_pop(L, 1);
@@ -906,7 +925,7 @@ static sat_status put_object_array(writer *w, int idx, const satL_array_view *vi
     sat_pickle_empty_list(p);
     if (view->size > 0) {
         sat_pickle_mark(p);
-        if (status == SAT_OK) status = put_items(w, list, 1, (lua_Integer)view->size, sat_pickle_appends);
+        if (status == SAT_OK) status = put_items(w, list, (lua_Integer)view->size, sat_pickle_appends);
         sat_pickle_appends(p);
     }
     sat_pickle_tuple_mark(p);
@@ -985,7 +1004,7 @@ static sat_status put_deque(writer *w, int idx)
     sat_pickle_put(w->p, lua_topointer(w->L, idx));
     if (n == 0) return SAT_OK;
     sat_pickle_mark(w->p);
-    sat_status status = put_items(w, idx, 1, n, sat_pickle_appends);
+    sat_status status = put_items(w, idx, n, sat_pickle_appends);
     sat_pickle_appends(w->p);
     return status;
 }
@@ -1000,7 +1019,7 @@ static sat_status put_carray(writer *w, int idx)
         sat_pickle_empty_list(w->p);
         if (n > 0) {
             sat_pickle_mark(w->p);
-            status = put_items(w, idx, 1, n, sat_pickle_appends);
+            status = put_items(w, idx, n, sat_pickle_appends);
             sat_pickle_appends(w->p);
         }
     }
@@ -1041,9 +1060,9 @@ static sat_status put_typed(writer *w, int idx, satL_py type)
     case PY_KW:
         if (w->depth > 1)
             return refuse(w, "py.kw{...} goes last among the arguments of a call, not inside another value");
-        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx, BATCHED);
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
     case PY_DICT:
-        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx, BATCHED);
+        return wrapped(w, idx) ? put_wrapped(w, idx, 'd') : put_dict(w, idx);
     case PY_ORDEREDDICT:
     case PY_DEFAULTDICT:
     case PY_COUNTER:
@@ -1133,12 +1152,13 @@ static bool is_container(satL_py type)
 static sat_status put_table(writer *w, int idx)
 {
     lua_State *L = w->L;
-    satL_py type = type_of(w, idx);
+    satL_py type;
+    bool meta = type_of(w, idx, &type);
     if (type != PY_NONE_) {
         w->nest->opaque = !is_container(type);
         return put_typed(w, idx, type);
     }
-    if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING)
+    if (meta && luaL_getmetafield(L, idx, "__name") == LUA_TSTRING)
         return sat_fail(w->err, SAT_VALUE, "a %s cannot be sent to Python", lua_tostring(L, -1));
     if (!wrapped(w, idx)) return put_plain(w, idx);
     shape kind = shape_of(L, idx, (lua_Integer)lua_rawlen(L, idx));

@@ -93,7 +93,7 @@ typedef struct vm {
 /* Lua stack of the machine. */
 enum { LS_VM = 1, LS_OBJECTS, LS_TUPLE, LS_DICT, LS_SET, LS_BYTES, LS_TOP = LS_BYTES };
 
-enum { SHORT_STRING = 40, FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000, PAUSE_COLLECTOR_BYTES = 1 << 18 };
+enum { FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000, PAUSE_COLLECTOR_BYTES = 1 << 18 };
 
 typedef enum outcome { NOT_MINE, DONE, FAILED } outcome;
 
@@ -399,7 +399,7 @@ static bool to_pool(vm *v, const slot *from, size_t n, uint32_t *off)
     return true;
 }
 
-static bool push_value(vm *v, slot s);
+static inline bool push_value(vm *v, slot s);
 static bool text_of(vm *v, slot s, const uint8_t **data, size_t *len);
 
 /* ---- bytes inside objects
@@ -645,8 +645,15 @@ static bool make(vm *v, uint32_t index, size_t room_for)
     return true;
 }
 
+static bool push_object(vm *v, uint32_t index)
+{
+    if (!(v->objects[index].flags & F_MADE) && !make(v, index, 0)) return false;
+    lua_rawgeti(v->L, LS_OBJECTS, (lua_Integer)index);
+    return true;
+}
+
 /* Pushes one Lua value, None as saturn.null. */
-static bool push_value(vm *v, slot s)
+static inline bool push_value(vm *v, slot s)
 {
     lua_State *L = v->L;
     switch ((slot_kind)s.kind) {
@@ -668,9 +675,7 @@ static bool push_value(vm *v, slot s)
         lua_pushlstring(L, (const char *)s.u.s, s.len);
         return true;
     case S_OBJ:
-        if (!(v->objects[s.u.i].flags & F_MADE) && !make(v, (uint32_t)s.u.i, 0)) return false;
-        lua_rawgeti(L, LS_OBJECTS, s.u.i);
-        return true;
+        return push_object(v, (uint32_t)s.u.i);
     }
     return broken(v, "internal error");
 }
@@ -814,14 +819,8 @@ static slot *memo_find(vm *v, uint64_t index)
     return far_find(v, index, false);
 }
 
-static bool memo_put(vm *v, uint64_t index, slot value)
+static bool memo_put_slow(vm *v, uint64_t index, slot value)
 {
-    if (index == v->memo_len && index < v->memo_cap && v->nfar == 0 && index < v->max_memo &&
-        v->memo[index].kind == FREE_MEMO) {
-        v->memo[index] = value;
-        v->memo_len++;
-        return true;
-    }
     slot *found = memo_find(v, index);
     if (found != NULL) {
         *found = value;
@@ -856,11 +855,22 @@ static bool memo_put(vm *v, uint64_t index, slot value)
     return true;
 }
 
-static bool memo_get(vm *v, uint64_t index, slot *out)
+static inline bool memo_put(vm *v, uint64_t index, slot value)
+{
+    if (index == v->memo_len && index < v->memo_cap && v->nfar == 0 && index < v->max_memo &&
+        v->memo[index].kind == FREE_MEMO) {
+        v->memo[index] = value;
+        v->memo_len++;
+        return true;
+    }
+    return memo_put_slow(v, index, value);
+}
+
+static bool memo_get_slow(vm *v, uint64_t index, slot *out)
 {
     slot *found = memo_find(v, index);
     if (found == NULL) return broken(v, "it refers to a memo entry that is not there");
-    if ((found->kind == S_STR || found->kind == S_BYTES) && found->len > SHORT_STRING) {
+    if (found->kind == S_STR || found->kind == S_BYTES) {
         /* used again: one Lua string for all uses from now on */
         slot shared;
         lua_pushlstring(v->L, (const char *)found->u.s, found->len);
@@ -869,6 +879,15 @@ static bool memo_get(vm *v, uint64_t index, slot *out)
     }
     *out = *found;
     return true;
+}
+
+static inline bool memo_get(vm *v, uint64_t index, slot *out)
+{
+    if (index < v->memo_cap && v->memo[index].kind == S_OBJ) {
+        *out = v->memo[index];
+        return true;
+    }
+    return memo_get_slow(v, index, out);
 }
 
 /* -------------------------------------------------------------- containers */
@@ -968,6 +987,17 @@ static bool push_key(vm *v, object *o, slot key)
     return true;
 }
 
+/* What most dicts are made of: keys that are str, and values that are neither bytes nor objects. */
+static inline bool is_text_key(const vm *v, slot s)
+{
+    return s.kind == S_STR || (s.kind == S_OBJ && v->objects[s.u.i].kind == O_VALUE && v->objects[s.u.i].height == 0);
+}
+
+static inline bool is_plain(slot s)
+{
+    return s.kind != S_BYTES && s.kind != S_OBJ;
+}
+
 /* Sets n/2 pairs in a dict or the dict items of an inert object. */
 static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
 {
@@ -999,7 +1029,14 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
         lua_rawsetp(L, -3, &satL_py_extra);
     }
     if (ordered) lua_insert(L, -2); /* order, dict */
+    bool simple = !ordered && !kept && !(o.flags & F_BYTES_KEYS);
     for (size_t i = 0; i < n; i += 2) {
+        if (simple && is_text_key(v, items[i]) && is_plain(items[i + 1])) {
+            o.flags |= F_STR_KEYS;
+            if (!push_value(v, items[i]) || !push_value(v, items[i + 1])) return false;
+            lua_rawset(L, -3);
+            continue;
+        }
         unsigned h = height_of(v, items[i]), hv = height_of(v, items[i + 1]);
         if (hv > h) h = hv;
         if (h > height) height = h;
@@ -1036,7 +1073,7 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
     size_t mlen, nlen;
     uint32_t index, off;
     bool ok;
-    if (module.kind == S_BYTES || name.kind == S_BYTES || !text_of(v, module, &m, &mlen) ||
+    if (is_bytes(v, module) || is_bytes(v, name) || !text_of(v, module, &m, &mlen) ||
         !text_of(v, name, &n, &nlen))
         return broken(v, "a global is not named by strings");
     /* names of Python 2 */
@@ -1676,7 +1713,7 @@ static outcome call_dtype(vm *v, const call *c, slot *out)
     size_t len;
     if (c->n < 1 || c->n > 3) return NOT_MINE;
     slot spec = item(v, c->args, 0);
-    if (spec.kind == S_BYTES || !text_of(v, spec, &text, &len) || len == 0 || len >= SAT_DTYPE_TEXT) return NOT_MINE;
+    if (is_bytes(v, spec) || !text_of(v, spec, &text, &len) || len == 0 || len >= SAT_DTYPE_TEXT) return NOT_MINE;
     if (!hold_type(v, (const char *)text, len)) return NOT_MINE;
     const char *name = sat_dtype_str(v->type);
     return give_dtype(v, name, strlen(name), out);
@@ -1685,11 +1722,13 @@ static outcome call_dtype(vm *v, const call *c, slot *out)
 /* The type string of a dtype object; NULL when it is none. */
 static const char *dtype_text(vm *v, slot s)
 {
-    if (s.kind == S_STR && s.len < SAT_DTYPE_TEXT) {
+    if (!is_kind(v, s, O_DTYPE)) {
         /* ndarray(shape, "<f8", ...): a string with its end */
-        return lua_pushlstring(v->L, (const char *)s.u.s, s.len);
+        const uint8_t *given;
+        size_t len;
+        if (is_bytes(v, s) || !text_of(v, s, &given, &len) || len >= SAT_DTYPE_TEXT) return NULL;
+        return lua_pushlstring(v->L, (const char *)given, len);
     }
-    if (!is_kind(v, s, O_DTYPE)) return NULL;
     lua_rawgeti(v->L, LS_OBJECTS, s.u.i);
     lua_pushliteral(v->L, "value");
     const char *text = lua_rawget(v->L, -2) == LUA_TSTRING ? lua_tostring(v->L, -1) : NULL;
@@ -2188,13 +2227,15 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
         break;
     case K_UUID:
         if (c.n == 1) {
-            slot text = item(v, c.args, 0);
-            if (text.kind == S_STR) result = give(v, text, PY_UUID, out);
+            const uint8_t *text;
+            size_t len;
+            slot given = item(v, c.args, 0);
+            if (!is_bytes(v, given) && text_of(v, given, &text, &len)) result = give(v, given, PY_UUID, out);
         }
         break;
     case K_RECONSTRUCTOR:
         /* copyreg._reconstructor(cls, object, None): object creation of protocols 0 and 1 */
-            if (c.n == 3 && item(v, c.args, 2).kind == S_NONE) {
+        if (c.n == 3 && item(v, c.args, 2).kind == S_NONE) {
             slot given;
             if (!new_tuple(v, NULL, 0, &given)) return false;
             return do_newobj(v, item(v, c.args, 0), given, slot_none(), out);
@@ -2600,6 +2641,14 @@ static int run(lua_State *L)
                 break;
             case SAT_PK_STR:
                 ok = push(v, (slot){.kind = S_STR, .len = (uint32_t)op.len, .u.s = op.data});
+                break;
+            case SAT_PK_GET: {
+                slot s;
+                ok = memo_get(v, (uint64_t)op.i, &s) && push(v, s);
+                break;
+            }
+            case SAT_PK_MEMOIZE:
+                ok = need(v, 1) && memo_put(v, v->memo_len, v->stack[v->depth - 1]);
                 break;
             default:
                 ok = step(v, &op);
