@@ -595,6 +595,8 @@ describe("the control plane", function()
       assert.equal("last_key=k&owner_name=me&type=job", seen[2].query)
       faults({ path = "/api/recipes", status = 200, json = { a = 1 } })
       raises("protocol", "list of jobs", conn.jobs, conn)
+      faults({ path = "/api/recipes", status = 200, json = { recipes = { one }, next_key = { 1 } } })
+      raises("protocol", "next page", conn.jobs, conn)
     end)
   end)
 

@@ -617,7 +617,6 @@ sat_status sat_pickle_next(sat_pickle_scan *scan, sat_pickle_op *op, sat_error *
             return read_counted(scan, op, 8, err);
         case OP_STRING:
             if (!read_line(scan, &text, &len)) return truncated(scan, err);
-            while (len > 0 && (text[len - 1] == '\r' || text[len - 1] == ' ')) len--;
             if (len < 2 || (text[0] != '\'' && text[0] != '"') || text[len - 1] != text[0])
                 return broken(scan, err, "a string is not in quotes");
             op->kind = SAT_PK_STRING;

@@ -1074,8 +1074,8 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
     uint32_t index, off;
     bool ok;
     if (is_bytes(v, module) || is_bytes(v, name) || !text_of(v, module, &m, &mlen) ||
-        !text_of(v, name, &n, &nlen))
-        return broken(v, "a global is not named by strings");
+        !text_of(v, name, &n, &nlen) || mlen == 0 || nlen == 0 || !sat_utf8_valid(m, mlen) || !sat_utf8_valid(n, nlen))
+        return broken(v, "a global is not named by texts");
     /* names of Python 2 */
     if (same_text(m, mlen, "__builtin__") || same_text(m, mlen, "exceptions")) {
         static const char *const renamed[][2] = {{"long", "int"}, {"unicode", "str"}, {"xrange", "range"},

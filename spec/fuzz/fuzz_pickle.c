@@ -78,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (scan.pos > data + size) abort();
         if (fast) {
             if (quick.kind != op.kind || before.pos != scan.pos || before.nodes != scan.nodes) abort();
-            if ((op.kind == SAT_PK_INT || op.kind == SAT_PK_GET) && op.i != quick.i) abort();
+            if ((op.kind == SAT_PK_INT || op.kind == SAT_PK_GET || op.kind == SAT_PK_TUPLE_N) && op.i != quick.i) abort();
             if (op.kind == SAT_PK_FLOAT && memcmp(&op.f, &quick.f, sizeof op.f) != 0) abort();
             if (op.kind == SAT_PK_STR && (op.data != quick.data || op.len != quick.len)) abort();
         }

@@ -52,7 +52,10 @@ static lua_State *state_open(const char *source)
     luaL_openlibs(state.L);
     luaL_requiref(state.L, "saturn.core", luaopen_saturn_core, 0);
     lua_setglobal(state.L, "core");
-    if (luaL_dostring(state.L, source) != LUA_OK) abort();
+    if (luaL_dostring(state.L, source) != LUA_OK) {
+        fprintf(stderr, "%s\n", luaL_tolstring(state.L, -1, NULL));
+        abort();
+    }
     lua_settop(state.L, 1);
     return state.L;
 }

@@ -19,7 +19,6 @@ Connection.__name = "saturn.connection"
 
 local M = {}
 
-local MAX_PAGES = 1000
 local CLUSTERS = "api/dask_clusters"
 
 function Connection:__tostring()
@@ -79,18 +78,14 @@ end
 ---@param query table?
 ---@return table[]
 function Connection:pages(path, name, query)
-  local all, next_key = {}, nil
-  for _ = 1, MAX_PAGES do
-    local page = { next_key = next_key }
-    for key, value in pairs(query or {}) do page[key] = value end
-    local data = self.http:call { path = path, query = page }
-    local list = type(data) == "table" and (data[name] or (data[1] and data)) or {}
+  local all = {}
+  self.http:pages(path, query or {}, "next_key", function(data)
+    local list = data[name] or (data[1] and data) or {}
     if type(list) ~= "table" then errors.raise("protocol", ("%s: the list of %s is none"):format(path, name)) end
     check_rows(list, path, name)
     table.move(list, 1, #list, #all + 1, all)
-    if data.next_key == nil or data.next_key == next_key or #list == 0 then break end
-    next_key = data.next_key
-  end
+    return #list
+  end)
   return all
 end
 

@@ -8,6 +8,7 @@ local loop = require "saturn.loop"
 
 local USER_AGENT = "saturn-lua/0.1"
 local MAX_REDIRECTS = 5
+local MAX_PAGES = 1000
 local MAX_BODY = 64 * 1024 * 1024
 local DEFAULT_TIMEOUT = 30
 local DEFAULT_CONNECT_TIMEOUT = 10
@@ -349,6 +350,28 @@ function Http:call(call)
   if not response then network_error(settings, kind, message) end
   if response.status >= 300 then status_error(settings, call, response) end
   return decode(settings, call, response)
+end
+
+--- Goes through the pages of a list.
+---@param path string
+---@param query table
+---@param key_name string under which the key of the next page is sent
+---@param read fun(data: table): integer gets each answer, and says how many rows it has
+function Http:pages(path, query, key_name, read)
+  local key = nil
+  for _ = 1, MAX_PAGES do
+    local page = { [key_name] = key }
+    for name, value in pairs(query) do page[name] = value end
+    local data = self:call { path = path, query = page }
+    local count = read(data)
+    local next_key = data.next_last_key or data.next_key
+    if next_key == nil or next_key == key or count == 0 then return end
+    if type(next_key) ~= "string" and type(next_key) ~= "number" then
+      errors.raise("protocol", ("%s: the key of the next page is neither a text nor a number"):format(path))
+    end
+    key = next_key
+  end
+  errors.raise("limit", ("%s: the list has more than %d pages"):format(path, MAX_PAGES))
 end
 
 return M

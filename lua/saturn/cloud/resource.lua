@@ -21,7 +21,6 @@ M.kinds = { workspace = "workspaces", deployment = "deployments", job = "jobs" }
 
 local DEFAULT_WAIT = 600
 local POLL_MIN, POLL_MAX = 5, 30
-local MAX_PAGES = 1000
 
 function Resource:__tostring()
   return ("saturn.resource %s %s (%s)"):format(self.kind, self.name, self.state or "not asked")
@@ -46,11 +45,9 @@ end
 ---@param query table? owner_name, name
 ---@return saturn.Resource[]
 function M.list(connection, kind, query)
-  local all, key = {}, nil
-  for _ = 1, MAX_PAGES do
-    local page = { type = kind, last_key = key }
-    for name, value in pairs(query or {}) do page[name] = value end
-    local data = connection.http:call { path = "api/recipes", query = page }
+  local all, asked = {}, { type = kind }
+  for name, value in pairs(query or {}) do asked[name] = value end
+  connection.http:pages("api/recipes", asked, "last_key", function(data)
     if type(data.recipes) ~= "table" then
       errors.raise("protocol", ("the service's list of %s cannot be read"):format(M.kinds[kind]))
     end
@@ -58,10 +55,8 @@ function M.list(connection, kind, query)
       if type(recipe) ~= "table" then errors.raise("protocol", "a recipe in the service's list is no object") end
       if recipe.type == nil or recipe.type == kind then all[#all + 1] = new(connection, kind, recipe) end
     end
-    local next_key = data.next_last_key or data.next_key
-    if next_key == nil or next_key == key or #data.recipes == 0 then break end
-    key = next_key
-  end
+    return #data.recipes
+  end)
   return all
 end
 
