@@ -64,6 +64,14 @@ return {
       { name = "task_cpu", title = "10,000 submits: client CPU a task", unit = "µs", scale = US, aim = 20 },
     },
   },
+  {
+    name = "list", cluster = 1, runs = 3,
+    rows = {
+      { name = "item_cpu", title = "gather a list of 100,000 integers: client CPU an item", unit = "µs", scale = US,
+        aim = 1 },
+      { name = "elapsed", title = "gather a list of 100,000 integers: wall", unit = "s" },
+    },
+  },
   gather("through the scheduler", "scheduler", 1),
   gather("from a worker", "direct", 1, {
     name = "memory", title = "gather 200 MB from a worker: peak memory", unit = "MiB", scale = MIB,
@@ -75,7 +83,8 @@ return {
   scatter("to a worker", "direct", 1),
   codec("a list of a million integers", "integers"),
   codec("a list of a million floats", "floats"),
-  codec("a list of a million strings", "strings"),
+  codec("a list of a million different short strings", "strings"),
+  codec("a list of a million strings of 50 bytes", "texts"),
   codec("100,000 rows as dictionaries", "rows"),
   {
     name = "graph", arguments = { "100000", "3" }, runs = 3,

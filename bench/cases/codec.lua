@@ -5,6 +5,7 @@ local make = {
   integers = function(i) return i * 7919 end,
   floats = function(i) return i / 7 end,
   strings = function(i) return "item " .. i end,
+  texts = function(i) return ("%050d"):format(i) end,
   rows = function(i) return { id = i, name = "row " .. i, value = i / 3, good = i % 2 == 0 } end,
 }
 local list = {}

@@ -7,6 +7,7 @@ make = {
     "integers": lambda i: i * 7919,
     "floats": lambda i: i / 7,
     "strings": lambda i: f"item {i}",
+    "texts": lambda i: f"{i:050d}",
     "rows": lambda i: {"id": i, "name": f"row {i}", "value": i / 3, "good": i % 2 == 0},
 }[sys.argv[2]]
 values = [make(i) for i in range(1, (100_000 if sys.argv[2] == "rows" else 1_000_000) + 1)]

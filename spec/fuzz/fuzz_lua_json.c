@@ -8,7 +8,10 @@ typedef struct answer {
 } answer;
 
 /* The lines of Lua that run count as coverage. */
-__attribute__((section("__libfuzzer_extra_counters"))) static uint8_t lines[1 << 13];
+#ifdef __ELF__
+__attribute__((section("__libfuzzer_extra_counters")))
+#endif
+static uint8_t lines[1 << 13];
 
 static void count_line(lua_State *L, lua_Debug *at)
 {
