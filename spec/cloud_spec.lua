@@ -15,13 +15,17 @@ local function connect(server, options)
 end
 
 describe("the control plane", function()
-  local server, conn
+  local server, conn, keys_again
 
   setup(function()
+    keys_again = support.one_key()
     server = service.start { test_control = true }
     conn = connect(server)
   end)
-  teardown(function() server:close() end)
+  teardown(function()
+    server:close()
+    keys_again()
+  end)
 
   local function faults(...)
     conn.http:call { method = "POST", path = "_test/faults", json = { faults = { ... } } }

@@ -1325,6 +1325,32 @@ static int array_reshape(lua_State *L)
     return 1;
 }
 
+/* a:view(dtype): the same bytes as elements of another type, of which the last dimension has as many as it takes */
+static int array_view(lua_State *L)
+{
+    satL_array *a = check_array(L, 1);
+    int64_t shape[SAT_ND_MAX_DIMS];
+    int ndim = a->nd.ndim;
+    sat_error err;
+    lua_settop(L, 2);
+    satL_array *to = new_array(L); /* holds the type until it has found its place */
+    check_dtype(L, 2, &to->nd.type);
+    size_t was = a->nd.type->itemsize, is = to->nd.type->itemsize;
+    if (holds_objects(a) || to->nd.type->kind == 'O') return luaL_error(L, "objects have no bytes to be viewed");
+    if (sat_nd_contiguous(&a->nd) != 'C') return luaL_error(L, "the array is not contiguous: view a copy of it");
+    memcpy(shape, a->nd.shape, (size_t)ndim * sizeof *shape);
+    size_t row = ndim > 0 ? (size_t)shape[ndim - 1] * was : was;
+    if (is == 0 || row % is != 0 || (ndim == 0 && was != is))
+        return luaL_error(L, "%I bytes are no whole number of %s", (LUAI_UACINT)row, to->nd.type->text);
+    if (ndim > 0) shape[ndim - 1] = (int64_t)(row / is);
+    satL_array *out = push_view(L, 1);
+    sat_dtype *old = out->nd.type;
+    out->nd.type = to->nd.type;
+    to->nd.type = old;
+    if (sat_nd_layout(&out->nd, ndim, shape, NULL, &err) != SAT_OK) return raise(L, &err);
+    return 1;
+}
+
 /* a:astype(dtype): always a copy */
 static int array_astype(lua_State *L)
 {
@@ -1637,7 +1663,7 @@ int satL_open_array(lua_State *L)
     static const luaL_Reg methods[] = {
         {"get", array_get},           {"set", array_set},         {"fill", array_fill},   {"slice", array_slice},
         {"transpose", array_transpose}, {"reshape", array_reshape}, {"field", array_field}, {"copy", array_copy},
-        {"astype", array_astype},     {"totable", array_totable}, {"tostring", array_tostring},
+        {"view", array_view},         {"astype", array_astype},     {"totable", array_totable}, {"tostring", array_tostring},
         {"equal", array_equal},       {"pointer", array_pointer}, {"sum", array_sum},     {"mean", array_mean},
         {"min", array_min},           {"max", array_max},         {NULL, NULL},
     };

@@ -12,7 +12,7 @@ int luaopen_saturn_core(lua_State *L)
         {"reactor", satL_open_reactor}, {"process", satL_open_process}, {"http", satL_open_http},
         {"keypair", satL_open_keypair}, {"pickle", satL_open_pickle},   {"array", satL_open_array},
         {"wire", satL_open_wire},       {"rpc", satL_open_rpc},         {"session", satL_open_session},
-        {"files", satL_open_files},
+        {"files", satL_open_files},     {"arrow", satL_open_arrow},
         {NULL, NULL},
     };
     lua_newtable(L);

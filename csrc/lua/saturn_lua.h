@@ -36,5 +36,6 @@ int satL_open_wire(lua_State *L);
 int satL_open_rpc(lua_State *L);
 int satL_open_session(lua_State *L);
 int satL_open_files(lua_State *L);
+int satL_open_arrow(lua_State *L);
 
 #endif

@@ -151,7 +151,8 @@ typedef enum known {
     K_SERIES,
     K_NEW_INDEX,
     K_TIMESTAMP,
-    K_PANDAS_TIMEDELTA
+    K_PANDAS_TIMEDELTA,
+    K_PY_BUFFER
 } known;
 
 typedef struct known_name {
@@ -229,6 +230,7 @@ static const known_name KNOWN[] = {
     {"pandas.core.indexes.interval", "_new_IntervalIndex", K_NEW_INDEX},
     {"pandas._libs.tslibs.timestamps", "_unpickle_timestamp", K_TIMESTAMP},
     {"pandas._libs.tslibs.timedeltas", "_timedelta_unpickle", K_PANDAS_TIMEDELTA},
+    {"pyarrow.lib", "py_buffer", K_PY_BUFFER},
 };
 
 static const char *const EXCEPTIONS[] = {
@@ -1803,6 +1805,21 @@ static outcome object_array(vm *v, slot list, int ndim, const int64_t *shape, in
     return DONE;
 }
 
+/* pyarrow.py_buffer(bytes): the object as it came, around an array of the bytes, which pyarrow takes as well. */
+static outcome call_py_buffer(vm *v, const call *c, slot *out)
+{
+    sat_slice bytes;
+    slot array, args;
+    if (c->n != 1 || !slice_of(v, item(v, c->args, 0), &bytes)) return NOT_MINE;
+    int64_t n = (int64_t)bytes.len;
+    outcome result = push_array(v, "|u1", 1, &n, false, bytes);
+    if (result != DONE) return result;
+    satL_array_set_readonly(v->L, lua_gettop(v->L));
+    bool ok = adopt(v, O_VALUE, &array) && new_tuple(v, &array, 1, &args) &&
+              new_inert(v, c->callable, args, slot_none(), false, PY_OBJECT, out);
+    return ok ? DONE : FAILED;
+}
+
 /* BUILD of numpy.core.multiarray._reconstruct: (version, shape, dtype, is_fortran, bytes or list) */
 static outcome build_ndarray(vm *v, uint32_t array, slot state)
 {
@@ -2224,6 +2241,9 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
     case K_DATETIME64:
     case K_TIMEDELTA64:
         result = call_datetime64(v, &c, out);
+        break;
+    case K_PY_BUFFER:
+        result = call_py_buffer(v, &c, out);
         break;
     case K_UUID:
         if (c.n == 1) {

@@ -28,6 +28,7 @@ local errors = require "saturn.error"
 ---@field slice fun(self: saturn.Array, ...: saturn.Slice|integer|nil): saturn.Array a view of a part
 ---@field transpose fun(self: saturn.Array, ...: integer): saturn.Array a view, dimensions reversed or in this order
 ---@field reshape fun(self: saturn.Array, ...: saturn.Shape): saturn.Array a view when contiguous, else a copy
+---@field view fun(self: saturn.Array, dtype: string): saturn.Array the same bytes as elements of another type
 ---@field field fun(self: saturn.Array, name: string): saturn.Array a view of one field of all records
 ---@field copy fun(self: saturn.Array): saturn.Array an array of its own memory, in C order
 ---@field astype fun(self: saturn.Array, dtype: string): saturn.Array a copy with its elements converted

@@ -3,6 +3,7 @@
 
 local core = require "saturn.core"
 local array = require "saturn.array"
+local arrow = require "saturn.arrow"
 local py = require "saturn.py"
 local pytime = require "saturn.pytime"
 
@@ -133,22 +134,10 @@ end
 local RESOLUTION = { [7] = 1, [8] = 1000, [9] = 1000000, [10] = 1000000000 }
 local UNITS = { s = 1, ms = 1000, us = 1000000, ns = 1000000000 }
 
--- Year, month, day of a count of days since 1970-01-01.
-local function date_of(days)
-  local z = days + 719468
-  local era = z // 146097
-  local doe = z - era * 146097
-  local yoe = (doe - doe // 1460 + doe // 36524 - doe // 146096) // 365
-  local doy = doe - (365 * yoe + yoe // 4 - yoe // 100)
-  local mp = (5 * doy + 2) // 153
-  local month = mp < 10 and mp + 3 or mp - 9
-  return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - (153 * mp + 2) // 5 + 1
-end
-
 -- Days since 1970-01-01 as text. The same day is often asked for again.
 local last_days, last_date
 local function date_text(days)
-  if days ~= last_days then last_days, last_date = days, ("%04d-%02d-%02d"):format(date_of(days)) end
+  if days ~= last_days then last_days, last_date = days, ("%04d-%02d-%02d"):format(pytime.date_of(days)) end
   return last_date
 end
 
@@ -217,7 +206,7 @@ function M.timestamp_index(self, key)
     for unit, n in next, UNITS do if n == per_second then return unit end end
   end
   if key == "timestamp" then return function() return value / per_second end end
-  local year, month, day = date_of(seconds // 86400)
+  local year, month, day = pytime.date_of(seconds // 86400)
   if key == "year" then return year end
   if key == "month" then return month end
   if key == "day" then return day end
@@ -399,14 +388,15 @@ end
 local function integer_text(value) return ("%d"):format(value) end
 local function boolean_text(value) return value and "True" or "False" end
 
-local function of_numbers(values)
+-- `precision`: the type whose digits floats have, if it is not their own.
+local function of_numbers(values, precision)
   local name, form = values.typename, integer_text
   if name == "bool" then
     form = boolean_text
   elseif name == "uint64" then
     form = unsigned_text
   elseif name:find("^float") then
-    local narrow = PRECISION[name] and name or "float64"
+    local narrow = precision or PRECISION[name] and name or "float64"
     form = function(value) if value == value then return float_text(value, narrow) end end
   elseif name:find("^complex") then
     form = function(value)
@@ -499,14 +489,61 @@ local function of_categories(codes, categories)
   end)
 end
 
-local function of_masked(data, mask, what)
-  local numbers, list = of_array(data, what), {}
+local function of_masked(data, mask, what, precision)
+  local numbers, list = precision and of_numbers(data, precision) or of_array(data, what), {}
   for i = 1, data.size do
     if mask[i] then list[i] = null else list[i] = data[i] end
   end
   return record(list, data.size, function(i)
     if not mask[i] then return numbers.text(i) end
   end)
+end
+
+-- The zone that Arrow names.
+local function zone(name)
+  if name == nil then return nil end
+  if name == "UTC" then return py.utc end
+  local sign, hours, minutes = name:match("^([+-])(%d%d):?(%d%d)$")
+  if not sign then return py.ZoneInfo(name) end
+  return py.timezone((sign == "-" and -60 or 60) * (hours * 60 + minutes))
+end
+
+-- Counts of units in an array, array.nat for what is missing.
+local function with_nat(column)
+  if not column.missing then return column.values end
+  local values = column.values:copy()
+  for i = 1, column.n do
+    if column.missing[i] then values[i] = array.nat end
+  end
+  return values
+end
+
+-- In CSV these are what Python's str says of each by itself, and numbers are Python's.
+local function of_arrow(column, what)
+  local values, n, name = column.values, column.n, column.type.name
+  local found
+  if name == "timestamp" then
+    local tz = zone(column.type.tz)
+    found = of_moments(with_nat(column), n, column.type.unit, tz)
+    found.tz = tz
+  elseif name == "duration" then
+    found = of_durations(with_nat(column), n, column.type.unit)
+  elseif not array.is(values) then
+    found = of_list(values, what)
+  elseif column.missing then
+    found = of_masked(values, column.missing, what, "float64")
+  else
+    found = of_numbers(values, "float64")
+  end
+  found.text = found.str
+  return found
+end
+
+-- The array of pyarrow in an array class of pandas that is made of one.
+local function arrow_array(values)
+  local state = py.kind(values) == "object" and field(values, "state")
+  local found = type(state) == "table" and (field(state, "_pa_array") or field(state, "_data"))
+  return arrow.is(found) and found or nil
 end
 
 -- The dtype and the array of an array class of pandas that is made of one NumPy array.
@@ -541,6 +578,8 @@ local function decode(values, what, row)
     if name == "PeriodDtype" then return of_periods(data, dtype, what) end
     return of_array(data, what, name == "DatetimeTZDtype" and field(field(dtype, "state"), "tz") or nil)
   end
+  local of_pyarrow = arrow_array(values)
+  if of_pyarrow then return of_arrow(arrow.read(of_pyarrow), what) end
   local state = py.kind(values) == "object" and field(values, "state")
   if type(state) == "table" then
     if array.is(field(state, "_data")) and array.is(field(state, "_mask")) then

@@ -237,13 +237,34 @@ function REPR.Timedelta(self) return ("Timedelta('%s')"):format(TEXT.Timedelta(s
 
 -- ---- order and equality --------------------------------------------------------------------------------------------
 
--- Days since 1970-01-01 in the proleptic Gregorian calendar.
+--- Days since 1970-01-01 in the proleptic Gregorian calendar.
+---@param year integer
+---@param month integer
+---@param day integer
+---@return integer
 local function days_of(year, month, day)
   if month <= 2 then year = year - 1 end
   local era = year // 400
   local of_era = year - era * 400
   local of_year = (153 * (month + (month > 2 and -3 or 9)) + 2) // 5 + day - 1
   return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
+end
+M.days_of = days_of
+
+--- Year, month and day of a count of days since 1970-01-01.
+---@param days integer
+---@return integer year
+---@return integer month
+---@return integer day
+function M.date_of(days)
+  local z = days + 719468
+  local era = z // 146097
+  local doe = z - era * 146097
+  local yoe = (doe - doe // 1460 + doe // 36524 - doe // 146096) // 365
+  local doy = doe - (365 * yoe + yoe // 4 - yoe // 100)
+  local mp = (5 * doy + 2) // 153
+  local month = mp < 10 and mp + 3 or mp - 9
+  return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - (153 * mp + 2) // 5 + 1
 end
 
 -- Microseconds since 1970 as the clock shows it, and in UTC.

@@ -10,9 +10,10 @@ local support = require "spec.support"
 local quote, raises = support.quote, support.raises
 
 describe("a cluster of the service", function()
-  local server, conn, cluster
+  local server, conn, cluster, keys_again
 
   setup(function()
+    keys_again = support.one_key()
     server = service.start { test_control = true, python = dask.python() }
     conn = cloud.connect { base_url = server.base_url, token = server.token, proxy = "", poll_min = 0.05,
       poll_max = 0.5, on_warning = function() end }
@@ -22,6 +23,7 @@ describe("a cluster of the service", function()
   teardown(function()
     if conn then conn:close() end
     if server then server:close() end
+    keys_again()
   end)
 
   it("takes a client over TLS with the signed key", function()

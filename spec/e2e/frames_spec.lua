@@ -4,7 +4,7 @@ local core = require "saturn.core"
 local dask = require "spec.support.dask"
 local saturn = require "saturn"
 
-local null, py = saturn.null, saturn.py
+local array, null, py = saturn.array, saturn.null, saturn.py
 
 -- Each line of stdin is an expression; each line of stdout has, in hexadecimal, its pickle, and what the second
 -- expression of the line gives for it, as text.
@@ -16,6 +16,9 @@ from pandas import DataFrame, Series, Timedelta, Timestamp
 nan = float("nan")
 moments = pd.date_range
 old = int(pd.__version__.split(".")[0]) < 2
+try: import pyarrow as pa
+except ImportError: pa = None
+def A(values, kind): return pd.array(values, dtype=pd.ArrowDtype(kind))
 def freq(name):
     names = {"h": "H", "Y": "A", "min": "T", "s": "S", "ms": "L", "us": "U", "ns": "N"}
     return names.get(name, name) if tuple(map(int, pd.__version__.split(".")[:2])) < (2, 2) else name
@@ -52,10 +55,14 @@ local function ask(expressions, question)
   return list
 end
 
+local function hex(text)
+  return (text:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
+end
+
 -- Python's str of a value that is sent back.
 local function sent(value)
-  local text = core.pickle.dumps(value):gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)
-  return (dask.run_python(nil, "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.stdin.read())))", text))
+  return (dask.run_python(nil, "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.stdin.read())))",
+    hex(core.pickle.dumps(value))))
 end
 
 local function expressions(text)
@@ -139,6 +146,39 @@ local CSV = expressions [==[
   DataFrame(np.arange(24, dtype=">i4").reshape(6, 4))
 ]==]
 
+-- Columns of Arrow, where the release has it.
+local ARROW = expressions [==[
+  DataFrame({"s": ["a", None, "", "é", 'q"uo,te']}, dtype="string[pyarrow]")
+  DataFrame({"s": A(["a", None, "x" * 50], pa.string())})
+  DataFrame({"s": A(["a", None, "x" * 50], pa.large_string())[1:]})
+  DataFrame({"i": A([1, None, -3], pa.int8()), "u": A([1, 2**64 - 1, None], pa.uint64())})
+  DataFrame({"i": A([1, 2, 3], pa.int64()), "j": A([1, 2, 3], pa.uint16())}).iloc[1:]
+  DataFrame({"f": A([0.1, 1 / 3, 1e300], pa.float64()), "g": A([1.5, None, 0.25], pa.float64())})
+  DataFrame({"g": A([0.5, None, 0.25], pa.float32()), "h": A([0.125, 2048, -1.5], pa.float16())})
+  DataFrame({"b": A([True, None, False] * 5, pa.bool_()), "c": A([True, False, True] * 5, pa.bool_())}).iloc[3:]
+  DataFrame({"n": A([None, None], pa.null())})
+  DataFrame({"d": A([datetime.date(2020, 2, 29), None, datetime.date(1, 1, 1)], pa.date32())})
+  DataFrame({"d": A([datetime.date(2020, 2, 29), None, datetime.date(1969, 12, 31)], pa.date64())})
+  DataFrame({"t": A([datetime.time(1, 2, 3), None, datetime.time(23, 59, 59)], pa.time32("s"))})
+  DataFrame({"t": A([datetime.time(1, 2, 3, 4), None, datetime.time(0)], pa.time64("us"))})
+  DataFrame({"t": A([Timestamp("2020-01-01"), None, Timestamp("2020-01-01 12:00:00.5")], pa.timestamp("ns"))})
+  DataFrame({"t": A([Timestamp("2020-01-01"), None, Timestamp("1960-01-01 12:00")], pa.timestamp("us"))})
+  DataFrame({"t": A([Timestamp("2020-01-01", tz="UTC"), None], pa.timestamp("s", "UTC"))})
+  DataFrame({"t": A([Timestamp("2020-01-01", tz="UTC"), None], pa.timestamp("ms", "-03:30"))})
+  DataFrame({"d": A([Timedelta("1s"), None, Timedelta("-1ns")], pa.duration("ns"))})
+  DataFrame({"d": A([Timedelta("1D"), None], pa.duration("s"))})
+  DataFrame({"s": A([{"a": 1, "b": "x"}, None, {"a": 2, "b": ""}], pa.struct({"a": pa.int8(), "b": pa.string()}))})
+  DataFrame({"d": A([decimal.Decimal("1.50"), None, decimal.Decimal("-0.05")], pa.decimal128(10, 2))})
+  DataFrame({"d": A([decimal.Decimal(2**100), None, decimal.Decimal(-1)], pa.decimal128(38, 0))})
+  DataFrame({"c": A(["u", None, "v", "u"], pa.dictionary(pa.int8(), pa.string()))})
+  DataFrame({"c": pd.Categorical(A(["u", None, "v", "u"], pa.string()))})
+  DataFrame({"s": A([None], pa.string()), "i": A([None], pa.int64()), "b": A([None], pa.bool_())})
+  DataFrame({"s": A([], pa.string()), "i": A([], pa.int64()), "b": A([], pa.bool_())})
+  DataFrame([[1, 2]], columns=pd.Index(["a", "b"], dtype="string[pyarrow]"))
+  DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], dtype="string[pyarrow]"))
+  pd.concat([DataFrame({"s": A([x, None], pa.string()), "i": A([1, None], pa.int64())}) for x in "ab"])
+]==]
+
 local TEXTS = expressions [==[
   Timestamp("2020-01-01")
   Timestamp("2020-01-01 12:34:56.789")
@@ -157,6 +197,65 @@ describe("a frame of pandas", function()
     for i, case in ipairs(ask(CSV, "csv")) do
       assert.equal(CSV[i] .. "\n" .. case.answer, CSV[i] .. "\n" .. case.value:csv())
     end
+  end)
+
+  describe("with columns of Arrow", function()
+    local cases
+    setup(function()
+      local there = dask.run_python(nil, "import importlib.util as u; print(u.find_spec('pyarrow') is not None)")
+      cases = there:find "True" and ask(ARROW, "csv") or {}
+      assert.equal(dask.version() >= "2025", #cases > 0)
+    end)
+
+    it("is the CSV text that to_csv writes", function()
+      for i, case in ipairs(cases) do
+        assert.equal(ARROW[i] .. "\n" .. case.answer, ARROW[i] .. "\n" .. case.value:csv())
+      end
+    end)
+
+    it("shows them in its text", function()
+      for i, case in ipairs(cases) do
+        local text = tostring(case.value)
+        assert.is_nil(text:find("^<pandas") or text:find("?", 1, true), ARROW[i] .. "\n" .. text)
+      end
+    end)
+
+    it("goes back as it came", function()
+      local lines = {}
+      for i, case in ipairs(cases) do lines[i] = ARROW[i] .. "\t" .. hex(core.pickle.dumps(case.value)) .. "\n" end
+      local output = dask.run_python(nil, PROGRAM:match("^(.*)\nfor line") .. [[
+
+for line in sys.stdin:
+    expression, back = line.rstrip("\n").split("\t")
+    pd.testing.assert_frame_equal(eval(expression), pickle.loads(bytes.fromhex(back)))
+    print("same")
+]], table.concat(lines))
+      assert.equal(("same\n"):rep(#cases), output)
+    end)
+
+    it("gives numbers and times as arrays, and lists of all else", function()
+      if #cases == 0 then return end
+      local frame = ask({ 'DataFrame({"i": A([1, 2], pa.int16()), "m": A([1, None], pa.int8()), '
+        .. '"b": A([True, False], pa.bool_()), "t": A([Timestamp(5), None], pa.timestamp("ns")), '
+        .. '"l": A([[1, None], None], pa.list_(pa.int64())), "n": A([[[1], []], [[2, 3]]], '
+        .. 'pa.large_list(pa.list_(pa.int8()))), "f": A([["a", "b"], None], pa.list_(pa.string(), 2)), '
+        .. '"y": A([b"a\\xff", None], pa.binary()), "z": A([b"ab", None], pa.binary(2)), '
+        .. '"k": A([[datetime.datetime(1970, 1, 1, 0, 0, 1)], []], pa.list_(pa.timestamp("ms"))), '
+        .. '"d": A([datetime.date(2020, 1, 2), None], pa.date32())})' }, "len")[1].value
+      assert.equal("<i2", frame.i.dtype)
+      assert.is_false(frame.i.writable)
+      assert.same({ 1, 2 }, frame.i:totable())
+      assert.same({ 1, null }, frame.m)
+      assert.same({ true, false }, frame.b:totable())
+      assert.same({ 5, array.nat }, frame.t:totable())
+      assert.same({ { 1, null }, null }, frame.l)
+      assert.same({ { { 1 }, {} }, { { 2, 3 } } }, frame.n)
+      assert.same({ { "a", "b" }, null }, frame.f)
+      assert.same({ "a\xff", null }, frame.y)
+      assert.same({ "ab", null }, frame.z)
+      assert.equal(py.datetime64(1000, "ms"), frame.k[1][1])
+      assert.equal(py.date(2020, 1, 2), frame.d[1])
+    end)
   end)
 
   it("is UTC in CSV where the rules of a zone are not known", function()

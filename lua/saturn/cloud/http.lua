@@ -5,6 +5,7 @@ local core = require "saturn.core"
 local errors = require "saturn.error"
 local json = require "saturn.cloud.json"
 local loop = require "saturn.loop"
+local pytime = require "saturn.pytime"
 
 local USER_AGENT = "saturn-lua/0.1"
 local MAX_REDIRECTS = 5
@@ -125,16 +126,10 @@ end
 local MONTHS = { Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10, Nov = 11,
   Dec = 12 }
 
--- Days from 1970-01-01 to a date of the Gregorian calendar.
-local function days_from_epoch(year, month, day)
-  if month <= 2 then year, month = year - 1, month + 12 end
-  return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 1 - 719468
-end
-
 local function http_date(text)
   local day, month, year, hour, min, sec = text:match("^%a+, (%d+) (%a+) (%d+) (%d+):(%d+):(%d+) GMT$")
   if not day or not MONTHS[month] then return nil end
-  local days = days_from_epoch(tonumber(year), MONTHS[month], tonumber(day))
+  local days = pytime.days_of(tonumber(year), MONTHS[month], tonumber(day))
   return days * 86400 + tonumber(hour) * 3600 + tonumber(min) * 60 + tonumber(sec)
 end
 
