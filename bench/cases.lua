@@ -79,6 +79,7 @@ return {
     name = "share", title = "gather 200 MB from a worker: share of plain C's rate", unit = "",
   }),
   gather("from four workers", "four", 1),
+  gather("as a data frame from a worker", "frame", 1),
   scatter("through the scheduler", "scheduler", 1),
   scatter("to a worker", "direct", 1),
   codec("a list of a million integers", "integers"),

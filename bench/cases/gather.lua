@@ -4,11 +4,12 @@ local parts = arg[2] == "four" and 4 or 1
 local direct = arg[2] ~= "scheduler"
 local BYTES = 200e6
 
-local random = saturn.py.fn [[
-import numpy
+local random = saturn.py.fn(([[
+import numpy, pandas
 def random(n, seed):
-    return numpy.random.default_rng(seed).integers(0, 2**63, n)
-]]
+    values = numpy.random.default_rng(seed).integers(0, 2**63, n)
+    return %s
+]]):format(arg[2] == "frame" and "pandas.DataFrame(values.reshape(-1, 10))" or "values"))
 local futures, best = {}, math.huge
 for i = 1, parts do futures[i] = client:submit(random, BYTES // 8 // parts | 0, i) end
 saturn.wait(futures)
@@ -16,8 +17,14 @@ for _ = 1, 6 do
   local start = now()
   local arrays = client:gather(futures, { direct = direct })
   best = math.min(best, now() - start)
-  assert(arrays[parts].size == BYTES // 8 // parts)
-  for _, array in ipairs(arrays) do array:close() end
+  if arg[2] == "frame" then
+    assert(#arrays[1] == BYTES // 80)
+    arrays = nil -- luacheck: no unused
+    collectgarbage()
+  else
+    assert(arrays[parts].size == BYTES // 8 // parts)
+    for _, array in ipairs(arrays) do array:close() end
+  end
 end
 print("rate " .. BYTES / best)
 

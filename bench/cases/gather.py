@@ -9,12 +9,15 @@ direct = sys.argv[2] != "scheduler"
 BYTES = 200_000_000
 
 
-def random(n, seed):
+def random(n, seed, frame):
     import numpy
-    return numpy.random.default_rng(seed).integers(0, 2**63, n)
+    import pandas
+    values = numpy.random.default_rng(seed).integers(0, 2**63, n)
+    return pandas.DataFrame(values.reshape(-1, 10)) if frame else values
 
 
-futures = [client.submit(random, BYTES // 8 // parts, i, pure=False) for i in range(parts)]
+frame = sys.argv[2] == "frame"
+futures = [client.submit(random, BYTES // 8 // parts, i, frame, pure=False) for i in range(parts)]
 wait(futures)
 best = float("inf")
 for _ in range(6):

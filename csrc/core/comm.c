@@ -255,7 +255,7 @@ static void pack_handshake(sat_buf *buf)
     msgpack_pack_int(&packer, 9);
     msgpack_pack_int(&packer, 0);
     sat_mp_pack_text(&packer, "pickle-protocol");
-    msgpack_pack_int(&packer, 4);
+    msgpack_pack_int(&packer, 5);
 }
 
 sat_comm *sat_comm_open(sat_reactor *reactor, const sat_endpoint *endpoint, const sat_limits *limits,
