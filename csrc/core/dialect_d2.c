@@ -57,6 +57,8 @@ void sat_task_ref(sat_graph *graph, sat_slice key)
 static void begin(sat_graph *graph)
 {
     sat_pickler *pickle = &graph->pickle;
+    pickle->protocol = 5;
+    pickle->oob = pickle->oob_copy = true; /* the scheduler passes buffers on as they are */
     sat_pickle_proto(pickle);
     sat_pickle_global(pickle, "dask._expr", "Expr._reconstruct");
     sat_pickle_mark(pickle);
@@ -84,17 +86,36 @@ static void finish_pickle(sat_graph *graph)
     sat_pickle_stop(pickle);
 }
 
-/* Frame k: the sub-header; frame k + 1: the pickle, whose memory moves into the message. */
+/* The sub-header: of a pickle and so many buffers, all of which may be written to. */
+static size_t add_header(size_t nbuffers, sat_outgoing *out)
+{
+    sat_buf header = SAT_BUF_INIT;
+    msgpack_packer packer;
+    sat_mp_packer(&packer, &header);
+    msgpack_pack_map(&packer, 3);
+    sat_mp_pack_text(&packer, "serializer");
+    sat_mp_pack_text(&packer, "pickle");
+    sat_mp_pack_text(&packer, "writeable");
+    msgpack_pack_array(&packer, nbuffers);
+    for (size_t i = 0; i < nbuffers; i++) msgpack_pack_true(&packer);
+    sat_mp_pack_text(&packer, "num-sub-frames");
+    msgpack_pack_uint64(&packer, nbuffers + 1);
+    size_t index = header.failed ? 0 : sat_outgoing_copy(out, header.data, header.len);
+    sat_buf_free(&header);
+    return index;
+}
+
+/* Frame k: the sub-header; frame k + 1: the pickle, whose memory moves into the message; behind it its buffers. */
 static size_t add_expression(sat_graph *graph, sat_outgoing *out)
 {
-    static const char header[] = "\x83\xaaserializer\xa6pickle\xa9writeable\x90\xaenum-sub-frames\x01";
-    size_t index = sat_outgoing_copy(out, header, sizeof header - 1);
+    size_t index = add_header(graph->pickle.nbuffers, out);
     sat_buf *pickle = &graph->pickle.out;
     sat_block *block = index ? sat_block_adopt(pickle->data, pickle->len, NULL, NULL) : NULL;
     if (block == NULL) return 0;
     sat_buf_init(pickle);
     size_t next = sat_outgoing_frame(out, (sat_slice){block, block->data, block->len});
     sat_block_release(block);
+    for (size_t i = 0; next && i < graph->pickle.nbuffers; i++) next = sat_outgoing_frame(out, graph->pickle.buffers[i]);
     return next ? index : 0;
 }
 

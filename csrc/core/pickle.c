@@ -1105,7 +1105,17 @@ void sat_pickle_buffer(sat_pickler *p, sat_slice slice, bool readonly)
         if (bigger == NULL) return;
         p->buffers = bigger;
     }
-    sat_block_retain(slice.block);
+    if (p->oob_copy) {
+        sat_block *copy = sat_block_new(slice.len);
+        if (copy == NULL) {
+            p->failed = true;
+            return;
+        }
+        if (slice.len > 0) memcpy(copy->data, slice.data, slice.len);
+        slice = (sat_slice){copy, copy->data, slice.len};
+    } else {
+        sat_block_retain(slice.block);
+    }
     p->buffers[p->nbuffers++] = slice;
     sat_buf_u8(&p->out, OP_NEXT_BUFFER);
     if (readonly) sat_buf_u8(&p->out, OP_READONLY_BUFFER);

@@ -222,6 +222,7 @@ typedef struct sat_pickler {
     int protocol;        /* 4, or 5 */
     bool memo;           /* share globals, strings and objects; set right after init or reset only */
     bool oob;            /* protocol 5 out-of-band buffers are allowed */
+    bool oob_copy;       /* they are copies, since what they are of may change before they are sent */
     size_t oob_min;      /* smallest buffer that goes out of band */
     sat_slice *buffers;  /* in the order of their NEXT_BUFFER; each retains its block */
     size_t nbuffers;
@@ -362,7 +363,7 @@ void sat_pickle_pop_mark(sat_pickler *p);
 /* Bytes that are opcodes already. They must not memoize, nor refer to a memo, unless the caller knows the memo. */
 void sat_pickle_raw(sat_pickler *p, const void *data, size_t len);
 
-/* Refers to a buffer that travels beside the pickle; retains slice.block. Needs protocol 5. */
+/* Refers to a buffer that travels beside the pickle; retains slice.block, or copies it. Needs protocol 5. */
 void sat_pickle_buffer(sat_pickler *p, sat_slice slice, bool readonly);
 
 /* Memo of objects by address, for shared and cyclic structures. The addresses must stay valid until

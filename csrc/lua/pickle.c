@@ -1287,7 +1287,8 @@ static sat_pickler *new_pickler(lua_State *L)
     return p;
 }
 
-/* dumps(value[, {protocol = 4, buffers = false, depth = 200}]) → pickle[, list of buffers] */
+/* dumps(value[, {protocol = 4, buffers = false, depth = 200}]) → pickle[, list of buffers: arrays of bytes, the memory
+ * of the arrays in the value] */
 static int dumps(lua_State *L)
 {
     sat_error err;
@@ -1319,13 +1320,26 @@ static int dumps(lua_State *L)
     if (!buffers) return 1;
     lua_createtable(L, (int)p->nbuffers, 0);
     for (size_t i = 0; i < p->nbuffers; i++) {
-        lua_pushlstring(L, (const char *)p->buffers[i].data, p->buffers[i].len);
+        int64_t n = (int64_t)p->buffers[i].len;
+        if (satL_array_push(L, "|u1", 1, &n, NULL, p->buffers[i], &err) != SAT_OK) return satL_fail(L, &err);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 2;
 }
 
-/* loads(pickle[, {limits = {...}, buffers = {strings}}]) → value, or nil, kind, message */
+/* The bytes of a string or of an array, which stay the value's. */
+static sat_slice check_bytes(lua_State *L, int idx)
+{
+    satL_array_view view;
+    size_t len;
+    if (satL_array_view_of(L, idx, &view) && view.contiguous != 0 && view.data != NULL)
+        return (sat_slice){view.block, view.data, view.nbytes};
+    luaL_argcheck(L, lua_type(L, idx) == LUA_TSTRING, 2, "buffers is a list of strings and arrays");
+    const char *data = lua_tolstring(L, idx, &len);
+    return (sat_slice){NULL, (const uint8_t *)data, len};
+}
+
+/* loads(pickle[, {limits = {...}, buffers = {strings or arrays}}]) → value, or nil, kind, message */
 static int loads(lua_State *L)
 {
     sat_error err;
@@ -1343,10 +1357,7 @@ static int loads(lua_State *L)
             buffers = lua_newuserdatauv(L, (nbuffers + 1) * sizeof *buffers, 0);
             for (size_t i = 0; i < nbuffers; i++) {
                 lua_rawgeti(L, 4, (lua_Integer)i + 1);
-                luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, 2, "buffers is a list of strings");
-                const char *data = lua_tolstring(L, -1, &buffers[i].len);
-                buffers[i].data = (const uint8_t *)data;
-                buffers[i].block = NULL;
+                buffers[i] = check_bytes(L, -1);
                 lua_pop(L, 1); /* the list keeps it */
             }
         }

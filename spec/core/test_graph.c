@@ -162,6 +162,44 @@ static void test_d2(void)
     expect(20260800, true, D2(TASKS, "[k1, k2]"));
 }
 
+/* The memory of arrays goes beside the pickle of an expression, as it was when it was written. */
+static void test_buffers(void)
+{
+    sat_graph graph;
+    sat_outgoing out;
+    sat_error err = {SAT_OK, ""};
+    named_key key = key_of("t");
+    sat_task task = {.key = at(&key), .module = "builtins", .name = "len"};
+    sat_block *block = sat_block_new(3);
+    CHECK(block != NULL);
+    memcpy(block->data, "abc", 3);
+    sat_graph_init(&graph, 20260800);
+    CHECK(sat_graph_pickler(&graph)->oob);
+    sat_graph_task_begin(&graph, &task);
+    sat_pickle_buffer(sat_graph_pickler(&graph), (sat_slice){block, block->data, 3}, false);
+    sat_pickle_buffer(sat_graph_pickler(&graph), (sat_slice){block, block->data, 0}, false);
+    sat_graph_task_end(&graph, &task);
+    memcpy(block->data, "xyz", 3);
+    sat_block_release(block);
+    sat_outgoing_init(&out);
+    CHECK_INT(sat_graph_message(&graph, &out, &err), SAT_OK);
+    sat_graph_free(&graph);
+    CHECK(out.count >= 4);
+    CHECK_INT(out.frames[2].len, 3);
+    CHECK(out.frames[2].len == 3 && memcmp(out.frames[2].data, "abc", 3) == 0);
+    CHECK_INT(out.frames[3].len, 0);
+    static const char header[] = "\x83\xaaserializer\xa6pickle\xa9writeable\x92\xc3\xc3\xaenum-sub-frames\x03";
+    CHECK_INT(out.frames[0].len, sizeof header - 1);
+    CHECK(out.frames[0].len == sizeof header - 1 && memcmp(out.frames[0].data, header, sizeof header - 1) == 0);
+    sat_outgoing_free(&out);
+    static const sat_release others[] = {20221201, 20231201, 20241201};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        sat_graph_init(&graph, others[i]);
+        CHECK(!sat_graph_pickler(&graph)->oob);
+        sat_graph_free(&graph);
+    }
+}
+
 static void test_releases(void)
 {
     static const struct {
@@ -248,6 +286,7 @@ int main(void)
     RUN(test_d1);
     RUN(test_d1b);
     RUN(test_d2);
+    RUN(test_buffers);
     RUN(test_releases);
     RUN(test_source);
     RUN(test_annotations);

@@ -153,6 +153,24 @@ def wait(value=None):
   end)
 
   describe("submit", function()
+    it("takes arrays as they are at the call, in any place", function()
+      local big = saturn.array.zeros { 3, 40000 }
+      big:fill(2)
+      local sums = py.fn [[
+def sums(*values, **more):
+    values[0][0] += 1 # what came may be written to
+    return [float(value.sum()) for value in values + tuple(more.values())]
+]]
+      local futures = { client:submit(sums, big, big:transpose(), py.kw { k = big:slice({ 1, 1 }) }),
+        client:submit(py.fn "lambda x: float(x['a'][1].sum())", { a = { 1, big } }),
+        client:submit("numpy.sum", saturn.array { 1, 2 }) }
+      big:fill(5)
+      local values = client:gather(futures, { timeout = PATIENCE })
+      assert.same({ 280000.0, 240000.0, 80000.0 }, values[1])
+      assert.equal(240000.0, values[2])
+      assert.equal(3, values[3])
+    end)
+
     it("test_submit: futures as arguments", function()
       local open, release = gate "test_submit"
       local x = client:submit(open, 11)

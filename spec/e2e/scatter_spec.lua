@@ -85,6 +85,10 @@ describe("scatter", function()
         assert.same(array.shape, back[i].shape)
         assert.is_true(array:equal(back[i]), "array " .. i)
       end
+      local inside = client:scatter({ list[4], { t = rows:transpose() }, 5 }, options)
+      local sum = py.fn "lambda value: (value[0].sum(), value[1]['t'].shape, value[0].flags.writeable)"
+      assert.same({ 0.0, { 3, 2 }, true }, plain(client:submit(sum, inside):result(PATIENCE)))
+      assert.is_true(inside:result(PATIENCE)[1]:equal(list[4]))
       local y = py.fn "lambda a: float(a['y'][0])"
       assert.equal(2.5, client:submit(y, client:scatter(records, options)):result(PATIENCE))
       assert.equal(21, client:submit("numpy.sum", client:scatter(rows:transpose(), options)):result(PATIENCE))

@@ -82,7 +82,7 @@ static void state_run(lua_State *L, lua_CFunction call, void *arg, uint8_t fail)
 
 /* What a reader of the Lua face gave: on failure a reason and an untouched stack, else the value, which the function
  * before it (state_run's) is called with. */
-static int state_use(lua_State *L, sat_status status, const sat_error *err)
+static inline int state_use(lua_State *L, sat_status status, const sat_error *err)
 {
     if (status != SAT_OK) {
         if (lua_gettop(L) != 2 || err->status != status || err->text[0] == '\0') abort();

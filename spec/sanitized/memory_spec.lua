@@ -145,7 +145,8 @@ describe("when memory runs out", function()
       local function work()
         local session <close> = setmetatable({ errors.check(core.session.open(reactor,
           { address = "tcp://127.0.0.1:1", id = "memory" })) }, { __close = function(self) self[1]:close() end })
-        local graph = session[1]:graph(release)
+        local graph, big = session[1]:graph(release), array.zeros(1000)
+        errors.check(graph:task("key-0", "numpy", "sum", nil, { big }, 1, { k = { big } }))
         for i = 1, 3 do
           errors.check(graph:task("key-" .. i, "operator", "add", nil, { i, { "a", { b = 2.5 } } }, 2, { k = "v" }))
           graph:want("key-" .. i)

@@ -44,9 +44,12 @@ local function as_array(array)
   }, { array })
 end
 
+-- The arrays in a value go from where they are, too.
 local function as_pickle(value)
-  local pickle = errors.check(core.pickle.dumps(value))
-  return wire.serialized({ serializer = "pickle", writeable = {} }, { pickle })
+  local pickle, buffers = errors.check(core.pickle.dumps(value, { buffers = true }))
+  local writeable, frames = {}, { pickle }
+  for i, buffer in ipairs(buffers) do writeable[i], frames[i + 1] = true, buffer end
+  return wire.serialized({ serializer = "pickle", writeable = writeable }, frames)
 end
 
 local function is_array(value)
