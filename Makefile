@@ -240,7 +240,7 @@ help:
 	@echo "make demo       install what is missing, build, and run examples/demo.lua on a local cluster"
 	@echo "make test       install what the tests need and run them all; DASK=2024.12.1 for one release of Dask,"
 	@echo "                SPEC=path for one file, SANITIZE=address,undefined for a build with sanitizers,"
-	@echo "                MEMCHECK=1 for valgrind (half an hour for one release)"
+	@echo "                MEMCHECK=1 for valgrind (a quarter of an hour for one release)"
 	@echo "make install    into PREFIX ($(PREFIX)); LUADIR, LIBDIR, BINDIR and DESTDIR are honoured"
 	@echo "make lint       luacheck, gcc and clang with -Werror, syntax of the scripts"
 	@echo "make bench      compare with Python's client on the same scheduler; DASK=release"
