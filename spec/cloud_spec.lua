@@ -459,9 +459,11 @@ describe("the control plane", function()
       assert.truthy(sign_with("extra").ca:find "BEGIN CERTIFICATE")
       assert.is_nil(sign_with("crlf").cert:find("\r", 1, true))
       local other = sign_with "extra"
+      keys_again()
       faults({ path = "*/csr", body = other.cert .. other.ca })
       cluster:forget_credentials()
       raises("tls", "not for the key", cluster.credentials, cluster)
+      keys_again = support.one_key()
     end)
 
     it("shows its logs in the old form and the new", function()

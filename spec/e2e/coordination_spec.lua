@@ -385,6 +385,7 @@ def hold(name):
         order[#order + 1] = "b"
         assert.is_true(held.lease ~= nil)
       end, function()
+        loop.wait(function() return order[1] end, 5)
         local held <close> = theirs:hold(5)
         order[#order + 1] = tostring(held):find "held" and "c"
       end)

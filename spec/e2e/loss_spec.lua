@@ -763,7 +763,7 @@ describe("loss", function()
       kill(first)
       assert.is_true(eventually(function() return data.status == "cancelled" and total.status ~= "pending" end,
         PATIENCE))
-      assert.equal("cancelled", total.status)
+      assert.equal("cancelled", total.status, tostring(total.status == "error" and total:exception()))
       open()
     end)
 
