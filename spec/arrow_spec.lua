@@ -168,7 +168,7 @@ describe("an array of Arrow", function()
     refused("without length", call("list_", field), 1, { nil, buffer(("<i4i4"):pack(0, 0)) })
     refused("ends before its struct", call("struct", py.list { field }), 2, {}, { children = { items } })
     local words = data(alias "string", 0, {})
-    refused("does not have", call("dictionary", alias "int8", alias "string"), 1, { nil, buffer "\0" },
+    refused("does not have", call("dictionary", alias "int8", alias "string"), 1, { nil, buffer "\1" },
       { dictionary = words })
     raises("limit", "no bytes", arrow.read, whole(alias "null", 1 << 40, {}))
     raises("limit", "no bytes", arrow.read, whole(call("list_", field, 0), 1 << 40, {}, { children = { items } }))

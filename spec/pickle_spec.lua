@@ -133,6 +133,20 @@ describe("a pickle made by Python", function()
     end
   end)
 
+  it("has a form of its own for records, which comes back", function()
+    local array = require "saturn.array"
+    local inner = "[('p', '<i2'), ('q', '<f4', (2, 2))]"
+    for _, dtype in ipairs { "[('x', '<i4'), ('y', '>f8', (2,))]", "[('a', '|S3'), ('b', " .. inner .. ", (2,))]",
+      "{'names': ['b', 'a'], 'formats': ['<i4', '<M8[ns]'], 'offsets': [8, 0], 'itemsize': 16}" } do
+      local a = array.zeros({ 2, 3 }, dtype)
+      local back = loads(dumps { a, { k = a } })
+      assert.equal(a.dtype, back[1].dtype)
+      assert.same({ 2, 3 }, back[1].shape)
+      assert.equal(back[1], back[2].k)
+      assert.equal(py.dtype(dtype), loads(dumps(py.dtype(dtype))))
+    end
+  end)
+
   it("keeps what is shared shared, and cycles", function()
     local v = loads(dumps((function()
       local shared = { 1 }
@@ -184,6 +198,9 @@ describe("a Lua value", function()
     assert.matches("saturn%.null", why { [1] = 1, [5] = 5 })
     assert.matches("py%.dict", why { [10] = 1 })
     assert.matches("py%.tuple", why { [{ 1 }] = 2 })
+    assert.matches("item of a set.*py%.tuple", why(py.set { { 1 } }))
+    assert.matches("item of a set", why(py.frozenset { py.dict { a = 1 } }))
+    assert.matches("item of a set.*py%.frozenset", why(py.set { 1, py.set { 1 } }))
     assert.matches("py%.kw", why { py.kw { a = 1 } })
     local deep = {}
     local kind, message = select(2, pickle.dumps((function()
@@ -348,6 +365,66 @@ describe("hostile bytes", function()
     collectgarbage()
     collectgarbage()
     assert.is_true(collectgarbage "count" - before < 20000)
+  end)
+
+  it("are charged for what calls and references copy", function()
+    local big = "X" .. ("<s4"):pack(("a"):rep(200000))
+    local function copies(text)
+      assert.same({ "limit" }, { (refused(text)) })
+    end
+    copies("](" .. big .. ("2"):rep(1000) .. "e.")
+    copies("cdecimal\nDecimal\n\x94" .. big .. "\x85\x940(" .. ("h\0h\1R"):rep(1000) .. "l.")
+    copies("cnumpy\ndatetime64\n\x94K\0" .. big .. "\x940h\1\x86\x940(" .. ("h\0h\2R"):rep(1000) .. "l.")
+    copies("ccopyreg\n__newobj__\n\x94(cm\nn\n" .. ("N"):rep(200000) .. "t\x94(" .. ("h\0h\1R"):rep(1000) .. "l.")
+    copies(big .. "\x940cnumpy\ndtype\n\x8c\2V1\x85R(K\3\x8c\1|N(" .. ("h\0"):rep(1000) ..
+      "t}h\0cnumpy\ndtype\n\x8c\2i1\x85RK\0\x86sK\1K\1K\0tb.")
+    copies("X" .. ("<s4"):pack(("é"):rep(100000)) .. "\x940" .. ("h\0h\0\x930"):rep(1000) .. "N.")
+    copies("B" .. ("<s4"):pack(("é"):rep(100000)) .. "\x940cm\nn\n)R" .. ("h\0b"):rep(1000) .. ".")
+    -- the names of a class are there once, however many objects it has
+    local objects = loads("c" .. ("a"):rep(200000) .. "\nn\n\x94)\x940(" .. ("h\0h\1R"):rep(1000) .. "l.")
+    assert.equal(200000, #objects[1000].module)
+  end)
+
+  it("with records in records are charged for the text of each", function()
+    local fields, m = {}, 5
+    local text = { "cnumpy\ndtype\n\x940\x8c\2V1\x85\x940\x8c\1|\x940(" }
+    for i = 1, 10 do text[#text + 1] = ("\x8c\2%02x"):format(i) end
+    text[#text + 1] = "t\x940\x8c\2i1\x85\x940h\0h\4R\x940"
+    for _ = 1, 6 do
+      for i = 1, 10 do fields[i] = ("\x8c\2%02xh"):format(i) .. string.char(m + 2) end
+      text[#text + 1] = "h\0h\1R\x940h" .. string.char(m) .. "K\0\x86\x940h" .. string.char(m + 1) ..
+        "(K\3h\2Nh\3}(" .. table.concat(fields) .. "uK\1K\1K\0tb0h" .. string.char(m + 1) .. "\x940"
+      m = m + 3
+    end
+    text[#text + 1] = "h" .. string.char(m) .. "."
+    assert.equal("limit", (refused(table.concat(text))))
+  end)
+
+  it("that nest what counts no depth are refused, and do not overflow the stack", function()
+    local lists = "]C\1xa0]\x942" .. ("]q\1a0h\1"):rep(150000) .. "00cm\nn\nh\0\x85R."
+    assert.matches("limits%.depth", (select(2, refused(lists))))
+    local slices = "]C\1xa0cbuiltins\nslice\n\x940N" .. ("q\1" .. "0h\0h\1NN\x87R"):rep(150000) .. "q\1" ..
+      "0cm\nn\nh\1\x85R."
+    assert.matches("limits%.depth", (select(2, refused(slices))))
+    assert.has_error(function() loads("N.", { limits = { depth = 20000 } }) end)
+    assert.has_error(function() dumps({}, { depth = 5000 }) end)
+  end)
+
+  it("of arrays that lie about themselves are refused or inert", function()
+    local function scalar(dtype, bytes) return "cnumpy.core.multiarray\nscalar\n" .. dtype .. bytes .. "\x86R." end
+    for _, dtype in ipairs { "\x8c\0", "\x8c\1<", "\x8c\3<i0", "\x8c\2<?", "\x8c\4<f16" } do
+      assert.equal("object", py.kind(loads(scalar(dtype, "C\0"))), dtype)
+    end
+    assert.equal("ab", loads(scalar("\x8c\3|S2", "C\2ab")))
+    local huge = "\x8a\x08" .. ("<i8"):pack(1 << 62)
+    local objects = "cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85C\1btR(K\1(K\0" .. huge .. huge ..
+      "tcnumpy\ndtype\n\x8c\2O8\x85R\x89]tb."
+    assert.equal("limit", (refused(objects)))
+    for _, axes in ipairs { "K\0K\0\x86", "K\0K\2\x86", "K\0\x85", "K\0J\xff\xff\xff\xff\x86", "N" } do
+      local made = loads("cnumpy._core.numeric\n_frombuffer\n(C\4abcdcnumpy\ndtype\n\x8c\2i1\x85RK\2K\2\x86\x8c\1K" ..
+        axes .. "tR.")
+      assert.equal(axes == "N", require("saturn.array").is(made), axes)
+    end
   end)
 
   it("changed at random are refused or read, and never harm", function()

@@ -339,6 +339,11 @@ for value in values:
     local both = pickle.loads "}(\x8c\1aK\1C\1aK\2u."
     assert.equal(1, py.get(both, "a"))
     assert.equal(2, py.get(both, py.bytes "a"))
+    local turned = pickle.loads "}(C\1aK\2\x8c\1aK\1u."
+    assert.equal(1, py.get(turned, "a"))
+    assert.equal(2, py.get(turned, py.bytes "a"))
+    assert.matches("^{.*1: 'x'.*}$", py.repr { "x", k = 2 })
+    assert.matches("^{.*'k': 2.*}$", py.repr { "x", k = 2 })
     local nan = pickle.loads "}G\x7f\xf8\0\0\0\0\0\0K\1s."
     assert.equal(1, py.get(nan, 0 / 0))
   end)
@@ -378,6 +383,77 @@ for value in values:
     assert.equal(py.Fraction(1, 2), py.Fraction(2, 4))
     raises("the denominator of a py%.Fraction is not 0", py.Fraction, 1, 0)
     raises("takes integers", py.Fraction, 1.5)
+  end)
+
+  it("have an order where Python's have one", function()
+    local rows = {
+      { "Decimal", { "-Infinity", "-1E+3", "-12.5", "-0.001", "0", "1E-30", "0.10", "0.5", "9.99", "10", "1E+2",
+        "1E+40", "Infinity" }, function(text) return py.Decimal(text) end },
+      { "Fraction", { { -7, 2 }, { -1, 3 }, { 0, 1 }, { 1, 3 }, { 333, 998 }, { 1, 2 },
+        { math.maxinteger - 1, math.maxinteger }, { 1, 1 }, { math.maxinteger, math.maxinteger - 1 }, { 7, 2 } },
+        function(x) return py.Fraction(x[1], x[2]) end },
+      { "time", { { 0, 0 }, { 0, 1 }, { 1, 0 }, { 23, 59 } },
+        function(x) return py.time { hour = x[1], min = x[2] } end },
+      { "datetime64", { { -1, "D" }, { 0, "ns" }, { 1, "ns" }, { 1, "us" }, { 1, "s" }, { 1, "h" }, { 25, "h" },
+        { 2, "D" } }, function(x) return py.datetime64(x[1], x[2]) end },
+    }
+    for _, row in ipairs(rows) do
+      local name, list, make = table.unpack(row)
+      for i = 1, #list do
+        for j = 1, #list do
+          local a, b, what = make(list[i]), make(list[j]), name .. " " .. i .. " " .. j
+          assert.equal(i < j, a < b, what)
+          assert.equal(i <= j, a <= b, what)
+        end
+      end
+    end
+    local nan, nat = py.Decimal "NaN", py.datetime64(math.mininteger, "ns")
+    assert.is_false(nan < py.Decimal "1" or nan >= py.Decimal "1")
+    assert.is_false(nat < py.datetime64(0, "ns") or nat >= py.datetime64(0, "ns"))
+    assert.is_true(py.Decimal "1.0" <= py.Decimal "1" and py.Decimal "1" <= py.Decimal "1.0")
+    raises("cannot be compared here", function() return py.datetime64(1, "M") < py.datetime64(1, "D") end)
+    raises("a time and a duration", function() return py.datetime64(1) < py.datetime64(1, "ns", true) end)
+    raises("beyond 64 bits", function()
+      return py.Fraction(1, 2) < setmetatable({ numerator = py.int(("9"):rep(30)), denominator = 1 },
+        getmetatable(py.Fraction(1, 2)))
+    end)
+  end)
+
+  it("of pandas are equal and ordered by the moment", function()
+    local list = {}
+    local program = [=[
+import pickle, sys, pandas as pd
+T, D = pd.Timestamp, pd.Timedelta
+values = [T("1960-01-01"), T("2020-01-01"), T("2020-01-01"), T("2020-01-01 00:00:00.000000001"),
+    T("2020-01-01", tz="UTC"), T("2020-01-01 02:00", tz="Etc/GMT-1"), D(-5), D(0), D("1s"), D("1s")]
+print("".join(len(p).to_bytes(8, "little").hex() + p.hex() for p in map(pickle.dumps, values)))]=]
+    local text = dask.run_python(nil, program):gsub("%s", ""):gsub("%x%x", function(d)
+      return string.char(tonumber(d, 16))
+    end)
+    local at = 1
+    while at <= #text do
+      local pickled
+      pickled, at = ("<s8"):unpack(text, at)
+      list[#list + 1] = pickle.loads(pickled)
+    end
+    assert.equal(10, #list)
+    assert.is_true(list[2] == list[3] and list[1] ~= list[2] and list[9] == list[10])
+    assert.is_true(list[1] < list[2] and list[2] <= list[3] and list[3] < list[4] and list[5] < list[6])
+    assert.is_true(list[7] < list[8] and list[8] < list[9] and list[9] <= list[10])
+    raises("with a time zone and one without", function() return list[2] < list[5] end)
+    raises("py%.Timestamp can only be compared", function() return list[2] < list[7] end)
+  end)
+
+  it("that hold themselves are compared to an end", function()
+    local function ring()
+      local t = { 1, {} }
+      t[2][1] = t
+      return t
+    end
+    assert.is_true(py.equal(ring(), ring()))
+    local other = ring()
+    other[1] = 2
+    assert.is_false(py.equal(ring(), other))
   end)
 
   it("that have no order say so", function()

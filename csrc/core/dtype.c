@@ -7,6 +7,7 @@
 
 /* NumPy keeps an item's size in a C int */
 static const uint64_t MAX_ITEMSIZE = INT32_MAX;
+enum { MAX_TEXT = 1 << 20 };
 
 static bool host_is_little(void)
 {
@@ -476,6 +477,10 @@ sat_status sat_dtype_record_finish(sat_dtype *record, sat_error *err)
     else
         write_dict(&text, record);
     sat_buf_u8(&text, '\0');
+    if (text.len > MAX_TEXT) {
+        sat_buf_free(&text);
+        return sat_fail(err, SAT_LIMIT, "array type: a record of more than 1 MiB of text");
+    }
     if (text.failed) {
         sat_buf_free(&text);
         return sat_fail_nomem(err);

@@ -38,7 +38,7 @@ void sat_nd_dense_strides(int ndim, const int64_t *shape, size_t itemsize, bool 
     for (int i = 0; i < ndim; i++) {
         int dim = fortran ? i : ndim - 1 - i;
         strides[dim] = step;
-        if (shape[dim] > 0) step *= shape[dim];
+        if (shape[dim] > 0) step = (int64_t)((uint64_t)step * (uint64_t)shape[dim]); /* of no elements it may be any */
     }
 }
 

@@ -246,7 +246,7 @@ sat_status sat_bigint_text(const uint8_t *data, size_t len, sat_buf *out, sat_er
     return out->failed ? sat_fail_nomem(err) : SAT_OK;
 }
 
-bool sat_utf8_valid(const uint8_t *s, size_t len)
+static inline bool is_utf8(const uint8_t *s, size_t len, bool surrogates)
 {
     const uint8_t *end = s + len;
     while (s < end) {
@@ -268,7 +268,7 @@ bool sat_utf8_valid(const uint8_t *s, size_t len)
             s += 2;
         } else if (c < 0xf0) {
             if (end - s < 3 || (s[1] & 0xc0) != 0x80 || (s[2] & 0xc0) != 0x80) return false;
-            if ((c == 0xe0 && s[1] < 0xa0) || (c == 0xed && s[1] >= 0xa0)) return false;
+            if ((c == 0xe0 && s[1] < 0xa0) || (c == 0xed && s[1] >= 0xa0 && !surrogates)) return false;
             s += 3;
         } else if (c < 0xf5) {
             if (end - s < 4 || (s[1] & 0xc0) != 0x80 || (s[2] & 0xc0) != 0x80 || (s[3] & 0xc0) != 0x80) return false;
@@ -279,6 +279,16 @@ bool sat_utf8_valid(const uint8_t *s, size_t len)
         }
     }
     return true;
+}
+
+bool sat_utf8_valid(const uint8_t *s, size_t len)
+{
+    return is_utf8(s, len, false);
+}
+
+bool sat_utf8_lenient(const uint8_t *s, size_t len)
+{
+    return is_utf8(s, len, true);
 }
 
 static void append_utf8(sat_buf *out, uint32_t c)
@@ -324,7 +334,12 @@ static uint32_t hex_number(const uint8_t *text, size_t len, size_t n)
 sat_status sat_pickle_unescape_unicode(const uint8_t *data, size_t len, sat_buf *out, sat_error *err)
 {
     for (size_t i = 0; i < len;) {
-        if (data[i] == '\\' && i + 1 < len && (data[i + 1] == 'u' || data[i + 1] == 'U')) {
+        /* an escape is an odd number of backslashes, of which the last counts */
+        size_t run = 0;
+        while (i + run < len && data[i + run] == '\\') run++;
+        bool escape = run % 2 == 1 && i + run < len && (data[i + run] == 'u' || data[i + run] == 'U');
+        for (size_t k = escape ? 1 : 0; k < run; k++) append_utf8(out, data[i++]);
+        if (escape) {
             size_t n = data[i + 1] == 'u' ? 4 : 8;
             uint32_t c = hex_number(data + i + 2, len - i - 2, n);
             if (c > 0x10ffff) return sat_fail(err, SAT_PROTOCOL, "a broken \\u escape in a pickled string");
@@ -338,7 +353,7 @@ sat_status sat_pickle_unescape_unicode(const uint8_t *data, size_t len, sat_buf 
                 }
             }
             append_utf8(out, c);
-        } else {
+        } else if (i < len) {
             append_utf8(out, data[i++]);
         }
     }

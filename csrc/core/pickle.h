@@ -199,6 +199,8 @@ size_t sat_bigint_trim(const uint8_t *data, size_t len);
 
 /* True when the bytes are UTF-8 as Python's strict decoder takes it (no surrogates, nothing over U+10FFFF). */
 bool sat_utf8_valid(const uint8_t *data, size_t len);
+/* The same with lone surrogates, which a Python str may have: os.fsdecode makes them. */
+bool sat_utf8_lenient(const uint8_t *data, size_t len);
 
 /* ----------------------------------------------------------------- writer */
 

@@ -154,7 +154,7 @@ static sat_status put_boxed(writer *w, int idx, satL_py type)
         sat_pickle_bytes(w->p, text, len);
     } else if (type == PY_BYTEARRAY) {
         sat_pickle_bytearray(w->p, text, len);
-    } else if (sat_utf8_valid((const uint8_t *)text, len)) {
+    } else if (sat_utf8_lenient((const uint8_t *)text, len)) {
         sat_pickle_str(w->p, text, len);
     } else {
         status = refuse(w, "a string that is not UTF-8 cannot be a Python str; use py.bytes");
@@ -187,8 +187,10 @@ static lua_Integer put_numbers(writer *w, int idx, lua_Integer i, lua_Integer la
     return i;
 }
 
-/* The items 1 to n of the table at idx, bare. end closes a batch; NULL: one batch. */
-static sat_status put_items(writer *w, int idx, lua_Integer n, void (*end)(sat_pickler *))
+static sat_status check_hashable(writer *w, int idx, const char *what);
+
+/* The items 1 to n of the table at idx, bare. end closes a batch; NULL: one batch. `hashed`: those of a set. */
+static sat_status put_all(writer *w, int idx, lua_Integer n, void (*end)(sat_pickler *), bool hashed)
 {
     lua_State *L = w->L;
     sat_status status = SAT_OK;
@@ -204,7 +206,8 @@ static sat_status put_items(writer *w, int idx, lua_Integer n, void (*end)(sat_p
             lua_pop(L, 1);
             return sat_fail(w->err, SAT_VALUE, "a sequence has a hole at %lld; use saturn.null for None", (long long)i);
         default:
-            status = put(w, lua_gettop(L));
+            if (hashed) status = check_hashable(w, lua_gettop(L), "an item of a set");
+            if (status == SAT_OK) status = put(w, lua_gettop(L));
             lua_pop(L, 1);
             i++;
         }
@@ -215,6 +218,11 @@ static sat_status put_items(writer *w, int idx, lua_Integer n, void (*end)(sat_p
         }
     }
     return status;
+}
+
+static sat_status put_items(writer *w, int idx, lua_Integer n, void (*end)(sat_pickler *))
+{
+    return put_all(w, idx, n, end, false);
 }
 
 static sat_status put_list(writer *w, int idx)
@@ -259,7 +267,7 @@ static sat_status put_set(writer *w, int idx, bool frozen)
         if (n == 0) return SAT_OK;
     }
     sat_pickle_mark(w->p);
-    sat_status status = put_items(w, idx, n, frozen ? NULL : sat_pickle_additems);
+    sat_status status = put_all(w, idx, n, frozen ? NULL : sat_pickle_additems, true);
     if (frozen) sat_pickle_frozenset(w->p);
     else sat_pickle_additems(w->p);
     if (frozen) sat_pickle_put(w->p, self);
@@ -267,6 +275,28 @@ static sat_status put_set(writer *w, int idx, bool frozen)
 }
 
 /* --------------------------------------------------------------------- dicts */
+
+/* Refuses what Python does not take as a key of a dict or an item of a set. */
+static sat_status check_hashable(writer *w, int idx, const char *what)
+{
+    lua_State *L = w->L;
+    if (lua_type(L, idx) != LUA_TTABLE || is_ref(w, idx)) return SAT_OK;
+    switch (satL_py_type(L, idx)) {
+    case PY_NONE_:
+    case PY_LIST:
+    case PY_DEQUE:
+        return sat_fail(w->err, SAT_VALUE, "a list cannot be %s; use py.tuple", what);
+    case PY_DICT:
+    case PY_ORDEREDDICT:
+    case PY_DEFAULTDICT:
+    case PY_COUNTER:
+        return sat_fail(w->err, SAT_VALUE, "a dict cannot be %s", what);
+    case PY_SET:
+        return sat_fail(w->err, SAT_VALUE, "a set cannot be %s; use py.frozenset", what);
+    default:
+        return SAT_OK;
+    }
+}
 
 static void put_string_key(writer *w, int idx)
 {
@@ -296,24 +326,8 @@ static sat_status put_key(writer *w, int idx)
         put_string_key(w, idx);
         return SAT_OK;
     }
-    if (type == LUA_TTABLE && !is_ref(w, idx)) {
-        switch (satL_py_type(L, idx)) {
-        case PY_NONE_:
-        case PY_LIST:
-        case PY_DEQUE:
-            return refuse(w, "a list cannot be a key of a dict; use py.tuple");
-        case PY_DICT:
-        case PY_ORDEREDDICT:
-        case PY_DEFAULTDICT:
-        case PY_COUNTER:
-            return refuse(w, "a dict cannot be a key of a dict");
-        case PY_SET:
-            return refuse(w, "a set cannot be a key of a dict; use py.frozenset");
-        default:
-            break;
-        }
-    }
-    return put(w, idx);
+    sat_status status = check_hashable(w, idx, "a key of a dict");
+    return status == SAT_OK ? put(w, idx) : status;
 }
 
 /* The key and value on top of the stack. */
@@ -691,7 +705,7 @@ static sat_status put_global_of(writer *w, int idx)
 static sat_status put_fn(writer *w, int idx)
 {
     static const char text[] =
-        "(lambda g: (exec(compile(s, '<lua>', 'exec'), g), g[n])[1])({'__name__': '__saturn__'})";
+        "(lambda g: (exec(compile(s, '<lua>', 'exec', 0, 1), g), g[n])[1])({'__name__': '__saturn__'})";
     sat_status status;
     if (w->hooks != NULL)
         return refuse(w, "a py.fn can be the function of a task, not a value in its arguments; name an importable "
@@ -742,25 +756,87 @@ static sat_status put_class(writer *w, int idx)
     return status;
 }
 
+/* The pairs of an exception's attributes but for its arguments, which it has by itself. */
+static sat_status put_attributes(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    if (field(L, idx, "attributes") == LUA_TTABLE) {
+        int attributes = lua_gettop(L), key = attributes + 1;
+        for (lua_pushnil(L); status == SAT_OK && lua_next(L, attributes); lua_settop(L, key)) {
+            const char *name = lua_type(L, key) == LUA_TSTRING ? lua_tostring(L, key) : "";
+            if (strcmp(name, "args") == 0) continue;
+            status = put_key(w, key);
+            if (status == SAT_OK) status = put(w, key + 1);
+        }
+    }
+    return status; /* put takes the rest off the stack */
+}
+
+/* BaseException takes a dict of attributes as its state, those that Python keeps beside the others too. */
+static sat_status put_exception_state(writer *w, int idx, int state)
+{
+    static const char *const names[][2] = {{"cause", "__cause__"}, {"context", "__context__"},
+                                           {"suppress_context", "__suppress_context__"}, {"notes", "__notes__"}};
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    sat_pickle_empty_dict(w->p);
+    sat_pickle_mark(w->p);
+    if (lua_istable(L, state)) status = put_pairs(w, state, BARE, false);
+    if (status == SAT_OK) status = put_attributes(w, idx);
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == SAT_OK; i++) {
+        if (field(L, idx, names[i][0]) != LUA_TNIL) {
+            sat_pickle_text(w->p, names[i][1]);
+            status = put(w, lua_gettop(L));
+        }
+        lua_pop(L, 1);
+    }
+    sat_pickle_setitems(w->p);
+    sat_pickle_build(w->p);
+    return status;
+}
+
+static bool has_attributes(lua_State *L, int idx)
+{
+    static const char *const names[] = {"attributes", "cause", "context", "suppress_context", "notes"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        bool found = field(L, idx, names[i]) != LUA_TNIL;
+        lua_pop(L, 1);
+        if (found) return true;
+    }
+    return false;
+}
+
 static sat_status put_state(writer *w, int idx, satL_py type)
 {
     lua_State *L = w->L;
     sat_status status = SAT_OK;
-    bool cause = type == PY_EXCEPTION && field(L, idx, "cause") == LUA_TTABLE;
-    if (type == PY_EXCEPTION) lua_pop(L, 1);
+    bool attributes = type == PY_EXCEPTION && has_attributes(L, idx);
     int kind = field(L, idx, "state"), state = lua_gettop(L);
-    if (cause && (kind == LUA_TNIL || kind == LUA_TTABLE)) {
-        /* BaseException takes a dict of attributes as its state */
-        sat_pickle_empty_dict(w->p);
-        sat_pickle_mark(w->p);
-        if (kind == LUA_TTABLE) status = put_pairs(w, state, BARE, false);
-        sat_pickle_text(w->p, "__cause__");
-        if (status == SAT_OK) status = put_field(w, idx, "cause");
-        sat_pickle_setitems(w->p);
-        sat_pickle_build(w->p);
+    if (attributes && (kind == LUA_TNIL || kind == LUA_TTABLE)) {
+        status = put_exception_state(w, idx, state);
     } else if (kind != LUA_TNIL) {
         status = put(w, state);
         sat_pickle_build(w->p);
+    }
+    lua_pop(L, 1);
+    return status;
+}
+
+/* The calls that gave the object its state, each of which has it as its first argument. */
+static sat_status put_calls(writer *w, int idx)
+{
+    lua_State *L = w->L;
+    sat_status status = SAT_OK;
+    if (lua_rawgetp(L, idx, &satL_py_extra) == LUA_TTABLE) {
+        int calls = lua_gettop(L);
+        lua_Integer n = (lua_Integer)lua_rawlen(L, calls);
+        for (lua_Integer i = 1; i <= n && status == SAT_OK; i++) {
+            lua_rawgeti(L, calls, i);
+            status = put(w, calls + 1);
+            sat_pickle_pop(w->p);
+            lua_pop(L, 1);
+        }
     }
     lua_pop(L, 1);
     return status;
@@ -808,7 +884,7 @@ static sat_status put_object(writer *w, int idx, satL_py type)
     if (status == SAT_OK && field(L, idx, "dictitems") == LUA_TTABLE)
         status = put_pairs(w, lua_gettop(L), BATCHED, false);
     if (status == SAT_OK) status = put_state(w, idx, type);
-    return status;
+    return status == SAT_OK ? put_calls(w, idx) : status;
 }
 
 /* -------------------------------------------------------------------- arrays */
@@ -977,7 +1053,7 @@ static sat_status put_datetime64(writer *w, int idx)
     bool delta = field(L, idx, "delta") != LUA_TNIL && lua_toboolean(L, -1);
     if (!int_field(L, idx, "value", LUA_MININTEGER, LUA_MAXINTEGER, 0, &value) || field(L, idx, "unit") != LUA_TSTRING)
         return refuse(w, "a py.datetime64 has an integer 'value' and a string 'unit'");
-    size_t len = lua_rawlen(L, -1);
+    size_t len = strcmp(lua_tostring(L, -1), "generic") == 0 ? 0 : lua_rawlen(L, -1);
     sat_pickle_global(w->p, "numpy", delta ? "timedelta64" : "datetime64");
     if (value == LUA_MININTEGER) sat_pickle_str(w->p, "NaT", 3);
     else sat_pickle_int(w->p, value);
@@ -1304,7 +1380,7 @@ static int dumps(lua_State *L)
         luaL_argcheck(L, protocol == 4 || protocol == 5, 2, "protocol is 4 or 5");
         if (lua_getfield(L, 2, "depth") != LUA_TNIL) {
             lua_Integer depth = luaL_checkinteger(L, -1);
-            luaL_argcheck(L, depth > 0 && depth <= 10000, 2, "depth is from 1 to 10000");
+            luaL_argcheck(L, depth > 0 && depth <= 2000, 2, "depth is from 1 to 2000");
             p->depth = (size_t)depth;
         }
         lua_pop(L, 3);

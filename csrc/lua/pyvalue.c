@@ -76,3 +76,17 @@ void satL_py_set(lua_State *L, satL_py type)
     }
     lua_setmetatable(L, -2);
 }
+
+void satL_py_push_uint(lua_State *L, uint64_t value)
+{
+    char le[9] = {0};
+    if (value <= (uint64_t)INT64_MAX) {
+        lua_pushinteger(L, (lua_Integer)value);
+        return;
+    }
+    for (int i = 0; i < 8; i++) le[i] = (char)(uint8_t)(value >> (8 * i));
+    lua_createtable(L, 0, 1);
+    lua_pushlstring(L, le, sizeof le);
+    lua_setfield(L, -2, "le");
+    satL_py_set(L, PY_INT);
+}

@@ -62,6 +62,9 @@ satL_py satL_py_type(lua_State *L, int idx);
 /* Gives the table on top of the stack its metatable. */
 void satL_py_set(lua_State *L, satL_py type);
 
+/* Pushes an integer, or where Lua's are too small a py.int. */
+void satL_py_push_uint(lua_State *L, uint64_t value);
+
 /* Details that a user does not want to meet in pairs(): the order of an OrderedDict, the factory of a defaultdict.
  * They are kept in the table itself under this address as a light userdata. */
 extern const char satL_py_extra;

@@ -41,6 +41,8 @@ static uint64_t *limit_field(sat_limits *limits, const char *name)
     return NULL;
 }
 
+enum { MAX_DEPTH = 10000 }; /* values are walked on the C stack */
+
 void satL_check_limits(lua_State *L, int idx, sat_limits *limits)
 {
     idx = lua_absindex(L, idx);
@@ -55,6 +57,8 @@ void satL_check_limits(lua_State *L, int idx, sat_limits *limits)
             luaL_error(L, "unknown limit '%s': the limits are message, frame, depth, nodes and memo", name);
         else if (lua_type(L, -1) != LUA_TNUMBER || !(value >= 1 && value <= 9e15))
             luaL_error(L, "limit '%s' must be a number from 1 to 9e15", name);
+        else if (field == &limits->depth && value > MAX_DEPTH)
+            luaL_error(L, "limit 'depth' must be at most %d", (int)MAX_DEPTH);
         else
             *field = (uint64_t)value;
     }

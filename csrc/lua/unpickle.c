@@ -52,9 +52,9 @@ typedef struct object {
     uint8_t kind;
     uint8_t flags;
     uint16_t height; /* of the nesting below it, itself included */
-    uint16_t known;
+    uint16_t known; /* what a global or a call is; of O_DTYPE the place of its type plus one, or 0 */
     uint32_t count;
-    uint32_t off;
+    uint32_t off; /* of O_OBJECT, made by a call: the tuple of its arguments plus one */
 } object;
 
 typedef struct far_memo {
@@ -84,6 +84,8 @@ typedef struct vm {
     /* C memory in use while Lua may raise an error: freed with the machine */
     sat_buf text;
     sat_dtype *type, *record;
+    sat_dtype **types; /* of the O_DTYPE objects, and those that others are made of */
+    size_t ntypes, types_cap;
     unsigned max_height;
     uint64_t budget; /* bytes that may still be made by copying */
     sat_status status;
@@ -93,7 +95,7 @@ typedef struct vm {
 /* Lua stack of the machine. */
 enum { LS_VM = 1, LS_OBJECTS, LS_TUPLE, LS_DICT, LS_SET, LS_BYTES, LS_TOP = LS_BYTES };
 
-enum { FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000, PAUSE_COLLECTOR_BYTES = 1 << 18 };
+enum { SHORT_STRING = 40, MAX_HEIGHT = 10000, FREE_MEMO = UINT8_MAX, MAX_FRAMES = 10000, PAUSE_COLLECTOR_BYTES = 1 << 18 };
 
 typedef enum outcome { NOT_MINE, DONE, FAILED } outcome;
 
@@ -360,12 +362,16 @@ static unsigned height_of(const vm *v, slot s)
     return s.kind == S_OBJ ? v->objects[s.u.i].height : 0;
 }
 
+static bool too_deep(vm *v)
+{
+    return fail(v, sat_fail(v->err, SAT_LIMIT, "the pickle nests deeper than %u (limits.depth)", v->max_height));
+}
+
 /* Notes that the object holds a thing of this height. */
 static bool raise_height(vm *v, uint32_t index, unsigned inner)
 {
     if (inner < v->objects[index].height) return true;
-    if (inner + 1 > v->max_height)
-        return fail(v, sat_fail(v->err, SAT_LIMIT, "the pickle nests deeper than %u (limits.depth)", v->max_height));
+    if (inner + 1 > v->max_height) return too_deep(v);
     v->objects[index].height = (uint16_t)(inner + 1);
     return true;
 }
@@ -414,13 +420,14 @@ enum { NOTED_VALUE = 1, NOTED_KEY = 2 };
 
 static bool is_bytes(vm *v, slot s)
 {
-    return s.kind == S_BYTES || is_kind(v, s, O_BYTES);
+    return s.kind == S_BYTES || is_kind(v, s, O_BYTES) ||
+           (is_kind(v, s, O_BUFFER) && (v->objects[s.u.i].flags & F_READONLY));
 }
 
-static void keep_bytes(vm *v);
+static bool keep_bytes(vm *v, unsigned depth);
 
 /* The first bytes came: what objects have by now is looked at. */
-static void begin_notes(vm *v)
+static bool begin_notes(vm *v)
 {
     lua_State *L = v->L;
     lua_newtable(L);
@@ -428,21 +435,23 @@ static void begin_notes(vm *v)
     for (uint32_t i = 0; i < v->nobjects; i++) {
         if (v->objects[i].kind != O_OBJECT) continue;
         lua_rawgeti(L, LS_OBJECTS, i);
-        keep_bytes(v);
+        if (!keep_bytes(v, 0)) return false;
         lua_pop(L, 1);
     }
+    return true;
 }
 
-/* Notes that an entry of the table at `container` was bytes; its key is on top of the stack, and is popped. True when
- * that is not needed, since the table is part of an object. */
-static bool note_bytes(vm *v, int container, lua_Integer what)
+/* Notes that an entry of the table at `container` was bytes; its key is on top of the stack, and is popped. *kept:
+ * that was not needed, since the table is part of an object. */
+static bool note_bytes(vm *v, int container, lua_Integer what, bool *kept)
 {
     lua_State *L = v->L;
     int key = lua_gettop(L);
-    if (lua_isnil(L, LS_BYTES)) begin_notes(v);
+    if (lua_isnil(L, LS_BYTES) && !begin_notes(v)) return false;
     lua_pushvalue(L, container);
     int noted = lua_rawget(L, LS_BYTES);
-    if (noted == LUA_TBOOLEAN) {
+    *kept = noted == LUA_TBOOLEAN;
+    if (*kept) {
         lua_settop(L, key - 1);
         return true;
     }
@@ -460,42 +469,50 @@ static bool note_bytes(vm *v, int container, lua_Integer what)
     lua_pushinteger(L, what);
     lua_rawset(L, -4);
     lua_settop(L, key - 1);
-    return false;
+    return true;
 }
 
 /* The string on top of the stack becomes py.bytes where it would go back as str. */
-static void box_bytes(lua_State *L)
+static bool box_bytes(vm *v)
 {
+    lua_State *L = v->L;
     size_t len;
     const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-    if (text == NULL || !sat_utf8_valid((const uint8_t *)text, len)) return;
+    if (text == NULL) return true;
+    if (len > SHORT_STRING && !charge(v, len)) return false; /* the same one may come again and again */
+    if (!sat_utf8_valid((const uint8_t *)text, len)) return true;
     lua_createtable(L, 0, 1);
     lua_insert(L, -2);
     lua_setfield(L, -2, "value");
     satL_py_set(L, PY_BYTES);
+    return true;
 }
 
-/* The order of the keys of the dict at `dict`, in which those noted become py.bytes that are the dict's keys, too. */
-static void box_keys(lua_State *L, int dict, int notes)
+/* Of the keys of the dict at `dict` those noted become py.bytes, also in the order of an OrderedDict. */
+static bool box_keys(vm *v, int dict, int notes)
 {
+    lua_State *L = v->L;
     bool ordered = lua_rawgetp(L, dict, &satL_py_extra) == LUA_TTABLE;
-    int order = lua_gettop(L);
+    int order = lua_gettop(L), places = order + 1;
+    lua_newtable(L); /* key → its place in the order */
     lua_Integer n = ordered ? (lua_Integer)lua_rawlen(L, order) : 0;
-    for (lua_pushnil(L); lua_next(L, notes); lua_settop(L, order + 1)) {
-        int key = order + 1;
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, order, i);
+        lua_pushinteger(L, i);
+        lua_rawset(L, places);
+    }
+    for (lua_pushnil(L); lua_next(L, notes); lua_settop(L, places + 1)) {
+        int key = places + 1;
         if (!(lua_tointeger(L, -1) & NOTED_KEY)) continue;
         lua_pushvalue(L, key);
-        box_bytes(L);
+        if (!box_bytes(v)) return false;
         if (lua_type(L, -1) != LUA_TTABLE) continue;
-        for (lua_Integer i = 1; i <= n; i++) {
-            lua_rawgeti(L, order, i);
-            bool same = lua_rawequal(L, -1, key);
-            lua_pop(L, 1);
-            if (!same) continue;
-            lua_pushvalue(L, -1);
-            lua_rawseti(L, order, i);
-            break;
+        lua_pushvalue(L, key);
+        if (lua_rawget(L, places) == LUA_TNUMBER) {
+            lua_pushvalue(L, -2);
+            lua_rawseti(L, order, lua_tointeger(L, -2));
         }
+        lua_pop(L, 1);
         lua_pushvalue(L, key);
         lua_rawget(L, dict);
         lua_rawset(L, dict); /* the box, the value */
@@ -504,26 +521,29 @@ static void box_keys(lua_State *L, int dict, int notes)
         lua_rawset(L, dict);
     }
     lua_settop(L, order - 1);
+    return true;
 }
 
-/* Makes py.bytes of all that was bytes in the value on top of the stack, at any depth. Each table is looked at once. */
-static void keep_bytes(vm *v)
+/* Makes py.bytes of all that was bytes in the value on top of the stack, at any depth: an object nests up to three
+ * tables. Each table is looked at once. */
+static bool keep_bytes(vm *v, unsigned depth)
 {
     lua_State *L = v->L;
     int value = lua_gettop(L), kind = lua_type(L, value);
-    if (lua_isnil(L, LS_BYTES)) return;
+    if (lua_isnil(L, LS_BYTES)) return true;
+    if (depth > 3 * v->max_height) return too_deep(v);
     luaL_checkstack(L, 16, "pickle");
     if (kind == LUA_TUSERDATA) { /* an array of objects has them in a list */
-        if (lua_getiuservalue(L, value, 1) == LUA_TTABLE) keep_bytes(v);
+        bool ok = lua_getiuservalue(L, value, 1) != LUA_TTABLE || keep_bytes(v, depth + 1);
         lua_settop(L, value);
-        return;
+        return ok;
     }
-    if (kind != LUA_TTABLE) return;
+    if (kind != LUA_TTABLE) return true;
     lua_pushvalue(L, value);
     int noted = lua_rawget(L, LS_BYTES);
     if (noted == LUA_TBOOLEAN) {
         lua_settop(L, value);
-        return;
+        return true;
     }
     lua_pushvalue(L, value);
     lua_pushboolean(L, true);
@@ -538,25 +558,26 @@ static void keep_bytes(vm *v)
             lua_pushvalue(L, notes + 1);
             lua_pushvalue(L, -1);
             lua_rawget(L, value);
-            box_bytes(L);
+            if (!box_bytes(v)) return false;
             lua_rawset(L, value);
         }
-        if (keys) box_keys(L, value, notes);
+        if (keys && !box_keys(v, value, notes)) return false;
     }
     lua_settop(L, value);
     for (lua_pushnil(L); lua_next(L, value); lua_settop(L, value + 1)) {
-        keep_bytes(v);
+        if (!keep_bytes(v, depth + 1)) return false;
         lua_pushvalue(L, value + 1);
-        keep_bytes(v);
+        if (!keep_bytes(v, depth + 1)) return false;
     }
     lua_settop(L, value);
+    return true;
 }
 
 /* The same for the value of a slot, which is on top of the stack. */
-static void keep(vm *v, slot s)
+static bool keep(vm *v, slot s)
 {
-    if (is_bytes(v, s)) box_bytes(v->L);
-    else if (s.kind == S_OBJ) keep_bytes(v);
+    if (is_bytes(v, s)) return box_bytes(v);
+    return s.kind != S_OBJ || keep_bytes(v, 0);
 }
 
 /* Whether the table on top of the stack was looked at already: what comes later is kept at once. */
@@ -602,8 +623,9 @@ static bool make(vm *v, uint32_t index, size_t room_for)
                 return false;
             }
             if (is_bytes(v, item)) {
+                bool kept; /* it is in no object yet */
                 lua_pushinteger(L, (lua_Integer)i + 1);
-                (void)note_bytes(v, lua_gettop(L) - 2, NOTED_VALUE); /* it is in no object yet */
+                if (!note_bytes(v, lua_gettop(L) - 2, NOTED_VALUE, &kept)) return false;
             }
             lua_rawseti(L, -2, (lua_Integer)i + 1);
         }
@@ -674,6 +696,7 @@ static inline bool push_value(vm *v, slot s)
         return true;
     case S_STR:
     case S_BYTES:
+        if (s.len > SHORT_STRING && !charge(v, s.len)) return false;
         lua_pushlstring(L, (const char *)s.u.s, s.len);
         return true;
     case S_OBJ:
@@ -728,7 +751,9 @@ static bool slice_of(vm *v, slot s, sat_slice *out)
     }
     if (!text_of(v, s, &out->data, &out->len)) return false;
     if (s.kind == S_OBJ && v->objects[s.u.i].kind == O_BYTEARRAY) s = v->pool[v->objects[s.u.i].off];
-    if (s.kind == S_STR || s.kind == S_BYTES) {
+    bool inside = (uintptr_t)out->data >= (uintptr_t)v->pickle.data &&
+                  (uintptr_t)out->data + out->len <= (uintptr_t)v->pickle.data + v->pickle.len;
+    if (inside && (s.kind == S_STR || s.kind == S_BYTES)) {
         out->block = v->pickle.block; /* a slice of the pickle itself */
         return true;
     }
@@ -789,8 +814,7 @@ static bool set_field(vm *v, const char *name, slot s)
 /* The same for what is inside an inert object. */
 static bool set_kept(vm *v, const char *name, slot s)
 {
-    if (!push_value(v, s)) return false;
-    keep(v, s);
+    if (!push_value(v, s) || !keep(v, s)) return false;
     lua_setfield(v->L, -2, name);
     return true;
 }
@@ -806,7 +830,10 @@ static void set_int(vm *v, const char *name, int64_t value)
 static slot *far_find(const vm *v, uint64_t index, bool add)
 {
     if (v->far_cap == 0) return NULL;
-    size_t mask = v->far_cap - 1, at = (size_t)((index * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & mask;
+    /* mixed with an address, so that nobody can choose indices that meet */
+    uint64_t mixed = (index ^ (uint64_t)(uintptr_t)v->far) * UINT64_C(0x9e3779b97f4a7c15);
+    mixed = (mixed ^ mixed >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+    size_t mask = v->far_cap - 1, at = (size_t)(mixed >> 32) & mask;
     while (v->far[at].key != 0 && v->far[at].key != index + 1) at = (at + 1) & mask;
     if (v->far[at].key == 0) {
         if (!add) return NULL;
@@ -953,9 +980,9 @@ static bool extend(vm *v, uint32_t target, const slot *items, size_t n)
         at++;
         if (!kept && is_bytes(v, s)) {
             lua_pushinteger(L, at);
-            kept = note_bytes(v, lua_gettop(L) - 2, NOTED_VALUE);
+            if (!note_bytes(v, lua_gettop(L) - 2, NOTED_VALUE, &kept)) return false;
         }
-        if (kept) keep(v, s);
+        if (kept && !keep(v, s)) return false;
         lua_rawseti(L, -2, at);
     }
     lua_pop(L, 1);
@@ -963,29 +990,80 @@ static bool extend(vm *v, uint32_t target, const slot *items, size_t n)
     return raise_height(v, target, height);
 }
 
-/* Pushes a dict key; keys that a Lua table cannot have, or would confuse, are boxed. The dict is below on the stack. */
-static bool push_key(vm *v, object *o, slot key)
+/* The string on top of the stack, a key of the dict below it, becomes an entry {value = string} of that type. */
+static void box_key(lua_State *L, satL_py box)
 {
-    lua_State *L = v->L;
-    satL_py box = PY_NONE_;
-    if (!push_value(v, key)) return false;
-    if (key.kind == S_FLOAT) {
-        if (isnan(key.u.f)) box = PY_FLOAT;
-    } else if (key.kind == S_STR || key.kind == S_BYTES ||
-               (key.kind == S_OBJ && v->objects[key.u.i].kind <= O_BYTES)) {
-        bool bytes = key.kind == S_BYTES || is_kind(v, key, O_BYTES);
-        if (o->flags & (bytes ? F_STR_KEYS : F_BYTES_KEYS)) {
-            lua_pushvalue(L, -1);
-            if (lua_rawget(L, -3) != LUA_TNIL) box = bytes ? PY_BYTES : PY_STR;
-            lua_pop(L, 1);
-        }
-        o->flags |= bytes ? F_BYTES_KEYS : F_STR_KEYS;
-    }
-    if (box == PY_NONE_) return true;
     lua_createtable(L, 0, 1);
     lua_insert(L, -2);
     lua_setfield(L, -2, "value");
     satL_py_set(L, box);
+}
+
+/* The key on top of the stack is a str. The dict below it may have that text as bytes, which become a py.bytes. */
+static bool move_bytes_key(vm *v)
+{
+    lua_State *L = v->L;
+    int key = lua_gettop(L), dict = key - 1, box = key + 1;
+    if (lua_isnil(L, LS_BYTES)) return true;
+    lua_pushvalue(L, key);
+    box_key(L, PY_BYTES);
+    lua_pushvalue(L, dict);
+    bool noted = lua_rawget(L, LS_BYTES) == LUA_TTABLE;
+    int notes = lua_gettop(L);
+    lua_Integer what = 0;
+    if (noted) {
+        lua_pushvalue(L, key);
+        lua_rawget(L, notes);
+        what = lua_tointeger(L, -1);
+    }
+    if (what & NOTED_KEY) {
+        lua_pushvalue(L, box);
+        lua_pushinteger(L, what & NOTED_VALUE);
+        lua_rawset(L, notes);
+        lua_pushvalue(L, key);
+        lua_pushnil(L);
+        lua_rawset(L, notes);
+        lua_pushvalue(L, box);
+        lua_pushvalue(L, key);
+        lua_rawget(L, dict);
+        lua_rawset(L, dict);
+        lua_pushvalue(L, key);
+        lua_pushnil(L);
+        lua_rawset(L, dict);
+        lua_Integer n = lua_rawgetp(L, dict, &satL_py_extra) == LUA_TTABLE ? (lua_Integer)lua_rawlen(L, -1) : 0;
+        if (!charge(v, (uint64_t)n)) return false;
+        for (lua_Integer i = 1; i <= n; i++) { /* its place in an OrderedDict */
+            lua_rawgeti(L, -1, i);
+            bool same = lua_rawequal(L, -1, key);
+            lua_pop(L, 1);
+            if (!same) continue;
+            lua_pushvalue(L, box);
+            lua_rawseti(L, -2, i);
+        }
+    }
+    lua_settop(L, key);
+    return true;
+}
+
+/* Pushes a dict key; keys that a Lua table cannot have, or would confuse, are boxed. The dict is below on the stack. */
+static bool push_key(vm *v, object *o, slot key)
+{
+    lua_State *L = v->L;
+    if (!push_value(v, key)) return false;
+    if (key.kind == S_FLOAT) {
+        if (isnan(key.u.f)) box_key(L, PY_FLOAT);
+        return true;
+    }
+    if (key.kind != S_STR && key.kind != S_BYTES && !(key.kind == S_OBJ && v->objects[key.u.i].kind <= O_BYTES)) return true;
+    bool bytes = key.kind == S_BYTES || is_kind(v, key, O_BYTES);
+    bool others = o->flags & (bytes ? F_STR_KEYS : F_BYTES_KEYS);
+    o->flags |= bytes ? F_BYTES_KEYS : F_STR_KEYS;
+    if (!others) return true;
+    lua_pushvalue(L, -1);
+    bool there = lua_rawget(L, -3) != LUA_TNIL;
+    lua_pop(L, 1);
+    if (there && !bytes) return move_bytes_key(v);
+    if (there) box_key(L, PY_BYTES);
     return true;
 }
 
@@ -1031,9 +1109,9 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
         lua_rawsetp(L, -3, &satL_py_extra);
     }
     if (ordered) lua_insert(L, -2); /* order, dict */
-    bool simple = !ordered && !kept && !(o.flags & F_BYTES_KEYS);
+    bool simple = !ordered && !kept;
     for (size_t i = 0; i < n; i += 2) {
-        if (simple && is_text_key(v, items[i]) && is_plain(items[i + 1])) {
+        if (simple && !(o.flags & F_BYTES_KEYS) && is_text_key(v, items[i]) && is_plain(items[i + 1])) {
             o.flags |= F_STR_KEYS;
             if (!push_value(v, items[i]) || !push_value(v, items[i + 1])) return false;
             lua_rawset(L, -3);
@@ -1047,9 +1125,9 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
         if (is_bytes(v, items[i]) && lua_type(L, -1) == LUA_TSTRING) bytes |= NOTED_KEY;
         if (bytes && !kept) {
             lua_pushvalue(L, -1);
-            kept = note_bytes(v, lua_gettop(L) - 2, bytes);
+            if (!note_bytes(v, lua_gettop(L) - 2, bytes, &kept)) return false;
         }
-        if (kept) keep(v, items[i]);
+        if (kept && !keep(v, items[i])) return false;
         if (ordered) {
             lua_pushvalue(L, -1);
             if (lua_rawget(L, -3) == LUA_TNIL) {
@@ -1059,7 +1137,7 @@ static bool set_items(vm *v, uint32_t target, const slot *items, size_t n)
             lua_pop(L, 1);
         }
         if (!push_value(v, items[i + 1])) return false;
-        if (kept) keep(v, items[i + 1]);
+        if (kept && !keep(v, items[i + 1])) return false;
         lua_rawset(L, -3);
     }
     lua_pop(L, ordered ? 2 : 1);
@@ -1076,8 +1154,10 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
     uint32_t index, off;
     bool ok;
     if (is_bytes(v, module) || is_bytes(v, name) || !text_of(v, module, &m, &mlen) ||
-        !text_of(v, name, &n, &nlen) || mlen == 0 || nlen == 0 || !sat_utf8_valid(m, mlen) || !sat_utf8_valid(n, nlen))
+        !text_of(v, name, &n, &nlen) || mlen == 0 || nlen == 0)
         return broken(v, "a global is not named by texts");
+    if (mlen + nlen > 2 * SHORT_STRING && !charge(v, mlen + nlen)) return false; /* it may come again and again */
+    if (!sat_utf8_valid(m, mlen) || !sat_utf8_valid(n, nlen)) return broken(v, "a global is not named by texts");
     /* names of Python 2 */
     if (same_text(m, mlen, "__builtin__") || same_text(m, mlen, "exceptions")) {
         static const char *const renamed[][2] = {{"long", "int"}, {"unicode", "str"}, {"xrange", "range"},
@@ -1094,6 +1174,10 @@ static bool new_global(vm *v, slot module, slot name, slot *out)
     if (same_text(m, mlen, "copy_reg")) module = string_slot(v, m = (const uint8_t *)"copyreg", mlen = 7, S_STR, &ok);
     slot names[2] = {module, name};
     known what = find_known(m, mlen, n, nlen);
+    for (int i = 0; i < 2; i++) { /* each object of the class has its names */
+        if (names[i].kind != S_STR || names[i].len <= SHORT_STRING) continue;
+        if (!push_value(v, names[i]) || !adopt(v, O_VALUE, &names[i])) return false;
+    }
     if (!to_pool(v, names, 2, &off) || !new_object(v, O_GLOBAL, &index)) return false;
     v->objects[index].off = off;
     v->objects[index].known = (uint16_t)what;
@@ -1214,7 +1298,7 @@ static outcome call_numbers(vm *v, const call *c, slot *out)
     if (c->what == K_FRACTION) {
         const uint8_t *text;
         size_t len;
-        if (c->n == 1 && text_of(v, item(v, c->args, 0), &text, &len)) {
+        if (c->n == 1 && text_of(v, item(v, c->args, 0), &text, &len) && len < 64) {
             /* the form of old releases: Fraction('1/3') */
             const uint8_t *bar = memchr(text, '/', len);
             slot parts[2] = {slot_none(), slot_int(1)};
@@ -1494,7 +1578,7 @@ static outcome call_path(vm *v, const call *c, slot *out)
 static bool push_number(lua_State *L, char kind, size_t size, bool big, const uint8_t *at)
 {
     uint64_t bits = 0;
-    if (size > 8) return false;
+    if (size == 0 || size > 8) return false;
     for (size_t i = 0; i < size; i++) bits = bits << 8 | at[big ? i : size - 1 - i];
     if (kind == 'b') {
         lua_pushboolean(L, bits != 0);
@@ -1502,16 +1586,7 @@ static bool push_number(lua_State *L, char kind, size_t size, bool big, const ui
         if (size < 8 && (bits >> (size * 8 - 1) & 1)) bits |= UINT64_MAX << (size * 8);
         lua_pushinteger(L, (lua_Integer)bits);
     } else if (kind == 'u') {
-        if (bits > (uint64_t)INT64_MAX) {
-            char le[9] = {0};
-            for (int i = 0; i < 8; i++) le[i] = (char)(uint8_t)(bits >> (8 * i));
-            lua_createtable(L, 0, 1);
-            lua_pushlstring(L, le, sizeof le);
-            lua_setfield(L, -2, "le");
-            satL_py_set(L, PY_INT);
-        } else {
-            lua_pushinteger(L, (lua_Integer)bits);
-        }
+        satL_py_push_uint(L, bits);
     } else if (kind == 'f' && size == 8) {
         double value;
         memcpy(&value, &bits, sizeof value);
@@ -1571,7 +1646,7 @@ static outcome call_carray(vm *v, const call *c, slot *out)
     if (format < 0 || (size_t)format >= sizeof formats / sizeof *formats || len % formats[format].size != 0)
         return NOT_MINE;
     size_t size = formats[format].size, n = len / size;
-    if (!charge(v, len)) return FAILED;
+    if (!charge(v, n * (sizeof(slot) / 4))) return FAILED;
     lua_createtable(L, n > INT32_MAX / 32 ? 0 : (int)n, 1);
     for (size_t i = 0; i < n; i++) {
         if (!push_number(L, formats[format].kind, size, formats[format].big, bytes + i * size)) return NOT_MINE;
@@ -1666,8 +1741,7 @@ static outcome call_exception(vm *v, const call *c, slot *out)
     int table = lua_gettop(L);
     if (!set_class(v, class)) return FAILED;
     if (attrs) {
-        if (!push_value(v, args)) return FAILED;
-        keep_bytes(v);
+        if (!push_value(v, args) || !keep_bytes(v, 0)) return FAILED;
         lua_pushliteral(L, "args");
         if (lua_rawget(L, -2) != LUA_TTABLE) {
             lua_pop(L, 1);
@@ -1690,13 +1764,54 @@ static outcome call_exception(vm *v, const call *c, slot *out)
 
 /* ------------------------------------------------------------------- NumPy */
 
+/* Notes what made an O_NDARRAY or O_DTYPE, which its state may turn into an inert object. */
+static void note_call(vm *v, uint32_t index, const call *c)
+{
+    v->objects[index].count = (uint32_t)c->callable.u.i;
+    v->objects[index].off = c->args;
+}
+
+/* What Lua has no form for, such as records with Python objects in them and their arrays, is an inert object. */
+static bool make_inert(vm *v, uint32_t index, slot state)
+{
+    slot made;
+    object o = v->objects[index];
+    if (!new_inert(v, slot_object(o.count), slot_object(o.off), slot_none(), false, PY_OBJECT, &made)) return false;
+    lua_rawgeti(v->L, LS_OBJECTS, made.u.i);
+    if (!set_kept(v, "state", state)) return false;
+    lua_rawseti(v->L, LS_OBJECTS, index);
+    v->objects[index] = v->objects[made.u.i];
+    return raise_height(v, index, height_of(v, state));
+}
+
+/* The machine becomes one more owner of the type. */
+static bool own_type(vm *v, sat_dtype *type)
+{
+    if (!ROOM(v, v->types, v->types_cap, v->ntypes, 1)) return false;
+    sat_dtype_retain(type);
+    v->types[v->ntypes++] = type;
+    return true;
+}
+
+/* Notes what type a dtype object is, so that its arrays need not parse its text. */
+static bool note_type(vm *v, uint32_t dtype, sat_dtype *type)
+{
+    v->objects[dtype].known = 0;
+    if (v->ntypes >= UINT16_MAX) return true;
+    if (!own_type(v, type)) return false;
+    v->objects[dtype].known = (uint16_t)v->ntypes;
+    return true;
+}
+
 /* A dtype is a table {value = type string or description of fields, shape = of a sub-array, base = ...}. */
-static outcome give_dtype(vm *v, const char *text, size_t len, slot *out)
+static outcome give_dtype(vm *v, const call *c, sat_dtype *type, slot *out)
 {
     lua_createtable(v->L, 0, 2);
-    lua_pushlstring(v->L, text, len);
+    lua_pushstring(v->L, sat_dtype_str(type));
     lua_setfield(v->L, -2, "value");
-    return adopt_as(v, PY_DTYPE, O_DTYPE, out);
+    if (adopt_as(v, PY_DTYPE, O_DTYPE, out) != DONE) return FAILED;
+    note_call(v, (uint32_t)out->u.i, c);
+    return note_type(v, (uint32_t)out->u.i, type) ? DONE : FAILED;
 }
 
 /* The type of this text as v->type; false when it is none. */
@@ -1709,16 +1824,106 @@ static bool hold_type(vm *v, const char *text, size_t len)
     return false;
 }
 
+/* What a field's type and name cost: the text of a record repeats those of its fields. */
+static bool charge_field(vm *v, const sat_dtype *type, size_t name_len)
+{
+    return charge(v, 16 * (strlen(sat_dtype_str(type)) + name_len));
+}
+
+/* The integers of the sequence on top of the stack, or the one; -1 when they are no shape. */
+static int shape_on_top(lua_State *L, int64_t *shape)
+{
+    if (lua_isinteger(L, -1)) {
+        shape[0] = lua_tointeger(L, -1);
+        return 1;
+    }
+    if (!lua_istable(L, -1) || lua_rawlen(L, -1) > SAT_ARRAY_MAX_DIMS) return -1;
+    int ndim = (int)lua_rawlen(L, -1);
+    for (int i = 0; i < ndim; i++) {
+        lua_rawgeti(L, -1, i + 1);
+        shape[i] = lua_tointeger(L, -1);
+        lua_pop(L, 1);
+    }
+    return ndim;
+}
+
+static int raw_field(lua_State *L, int idx, const char *name)
+{
+    idx = lua_absindex(L, idx);
+    lua_pushstring(L, name);
+    return lua_rawget(L, idx);
+}
+
+static sat_dtype *spec_type(vm *v, unsigned depth);
+
+/* Field i of the record that the dict at `spec` describes. */
+static bool add_spec_field(vm *v, sat_dtype *record, int spec, lua_Integer i, unsigned depth)
+{
+    lua_State *L = v->L;
+    int64_t shape[SAT_ARRAY_MAX_DIMS];
+    int top = lua_gettop(L), ndim = 0;
+    size_t len = 0;
+    if (!lua_checkstack(L, 16)) return no_memory(v);
+    if (raw_field(L, spec, "offsets") != LUA_TTABLE || lua_rawgeti(L, -1, i) != LUA_TNUMBER) return false;
+    lua_Integer offset = lua_tointeger(L, -1);
+    if (raw_field(L, spec, "formats") != LUA_TTABLE) return false;
+    if (lua_rawgeti(L, -1, i) == LUA_TTABLE && satL_py_type(L, -1) == PY_TUPLE) {
+        lua_rawgeti(L, -1, 2);
+        ndim = shape_on_top(L, shape);
+        lua_pop(L, 1);
+        lua_rawgeti(L, -1, 1);
+    }
+    sat_dtype *type = spec_type(v, depth + 1);
+    if (type == NULL || ndim < 0 || offset < 0) return false;
+    if (raw_field(L, spec, "names") != LUA_TTABLE || lua_rawgeti(L, -1, i) != LUA_TSTRING) return false;
+    const char *name = lua_tolstring(L, -1, &len);
+    bool ok = charge_field(v, type, len) && sat_dtype_record_add(record, name, len, (size_t)offset, type, ndim,
+                                                                 ndim ? shape : NULL, NULL) == SAT_OK;
+    lua_settop(L, top);
+    return ok;
+}
+
+/* What numpy.dtype() makes of the value on top of the stack, a type string or a dict of names, formats, offsets and
+ * itemsize, which is the form that this library's own pickles have. Borrowed; NULL when it is none. */
+static sat_dtype *spec_type(vm *v, unsigned depth)
+{
+    lua_State *L = v->L;
+    sat_dtype *type = NULL;
+    int spec = lua_gettop(L);
+    if (lua_type(L, spec) == LUA_TSTRING) {
+        size_t len;
+        const char *text = lua_tolstring(L, spec, &len);
+        if (len == 0 || len >= SAT_DTYPE_TEXT || sat_dtype_parse(text, len, &type, NULL) != SAT_OK) return NULL;
+    } else {
+        if (!lua_istable(L, spec) || depth > SAT_DTYPE_MAX_DEPTH || raw_field(L, spec, "itemsize") != LUA_TNUMBER) return NULL;
+        lua_Integer itemsize = lua_tointeger(L, -1);
+        if (itemsize < 0 || sat_dtype_record_begin((size_t)itemsize, &type, NULL) != SAT_OK) return NULL;
+    }
+    bool owned = own_type(v, type), ok = owned;
+    sat_dtype_release(type);
+    if (owned && lua_istable(L, spec)) {
+        lua_Integer n = raw_field(L, spec, "names") == LUA_TTABLE ? (lua_Integer)lua_rawlen(L, -1) : 0;
+        for (lua_Integer i = 1; ok && i <= n; i++) ok = add_spec_field(v, type, spec, i, depth);
+        ok = ok && sat_dtype_record_finish(type, NULL) == SAT_OK;
+    }
+    lua_settop(L, spec);
+    return ok ? type : NULL;
+}
+
 static outcome call_dtype(vm *v, const call *c, slot *out)
 {
     const uint8_t *text;
     size_t len;
     if (c->n < 1 || c->n > 3) return NOT_MINE;
     slot spec = item(v, c->args, 0);
+    if (is_kind(v, spec, O_DICT)) {
+        if (!push_value(v, spec)) return FAILED;
+        sat_dtype *type = spec_type(v, 0);
+        return type != NULL ? give_dtype(v, c, type, out) : NOT_MINE;
+    }
     if (is_bytes(v, spec) || !text_of(v, spec, &text, &len) || len == 0 || len >= SAT_DTYPE_TEXT) return NOT_MINE;
     if (!hold_type(v, (const char *)text, len)) return NOT_MINE;
-    const char *name = sat_dtype_str(v->type);
-    return give_dtype(v, name, strlen(name), out);
+    return give_dtype(v, c, v->type, out);
 }
 
 /* The type string of a dtype object; NULL when it is none. */
@@ -1736,6 +1941,14 @@ static const char *dtype_text(vm *v, slot s)
     const char *text = lua_rawget(v->L, -2) == LUA_TSTRING ? lua_tostring(v->L, -1) : NULL;
     lua_pop(v->L, 2); /* the table keeps it */
     return text;
+}
+
+/* The type of a dtype object or type string; borrowed, NULL when it is none. */
+static sat_dtype *type_of_dtype(vm *v, slot s)
+{
+    if (is_kind(v, s, O_DTYPE) && v->objects[s.u.i].known != 0) return v->types[v->objects[s.u.i].known - 1];
+    const char *text = dtype_text(v, s);
+    return text != NULL && charge(v, 16 * strlen(text)) && hold_type(v, text, strlen(text)) ? v->type : NULL;
 }
 
 static bool shape_of(vm *v, slot s, int *ndim, int64_t *shape, int64_t *total)
@@ -1757,17 +1970,14 @@ static bool shape_of(vm *v, slot s, int *ndim, int64_t *shape, int64_t *total)
     return true;
 }
 
-/* Pushes an array; on NOT_MINE nothing. */
-static outcome push_array(vm *v, const char *text, int ndim, const int64_t *shape, bool fortran, sat_slice bytes)
+/* Pushes an array; on NOT_MINE nothing. axes: which dimension of shape each of the array's is, NULL: as they are. */
+static outcome push_array(vm *v, sat_dtype *type, int ndim, const int64_t *shape, const int64_t *axes, bool fortran,
+                          sat_slice bytes)
 {
-    int64_t strides[SAT_ARRAY_MAX_DIMS];
-    sat_dtype *type;
+    int64_t strides[SAT_ARRAY_MAX_DIMS], seen_shape[SAT_ARRAY_MAX_DIMS], seen_strides[SAT_ARRAY_MAX_DIMS];
     sat_error err;
-    if (text == NULL || sat_dtype_parse(text, strlen(text), &type, NULL) != SAT_OK) return NOT_MINE;
+    if (type == NULL || type->kind == 'O') return v->status == SAT_OK ? NOT_MINE : FAILED;
     uint64_t step = type->itemsize;
-    char kind = type->kind;
-    sat_dtype_release(type);
-    if (kind == 'O') return NOT_MINE;
     for (int k = 0; k < ndim; k++) {
         int i = fortran ? k : ndim - 1 - k;
         uint64_t extent = shape[i] > 0 ? (uint64_t)shape[i] : 1;
@@ -1775,8 +1985,12 @@ static outcome push_array(vm *v, const char *text, int ndim, const int64_t *shap
         strides[i] = (int64_t)step;
         step *= extent;
     }
+    for (int i = 0; i < ndim; i++) {
+        seen_shape[i] = shape[axes ? axes[i] : i];
+        seen_strides[i] = strides[axes ? axes[i] : i];
+    }
     if (bytes.block == NULL && !charge(v, bytes.len)) return FAILED;
-    sat_status status = satL_array_push(v->L, text, ndim, shape, strides, bytes, &err);
+    sat_status status = satL_array_push_typed(v->L, type, 0, ndim, seen_shape, seen_strides, bytes, &err);
     if (status == SAT_OK) return DONE;
     if (v->err != NULL) *v->err = err;
     fail(v, status);
@@ -1787,15 +2001,10 @@ static outcome push_array(vm *v, const char *text, int ndim, const int64_t *shap
  * array that says it is in Fortran's. */
 static outcome object_array(vm *v, slot list, int ndim, const int64_t *shape, int64_t total)
 {
-    int64_t strides[SAT_ARRAY_MAX_DIMS], step = 8;
     sat_error err;
     if (!is_kind(v, list, O_LIST) || v->objects[list.u.i].count != (uint64_t)total) return NOT_MINE;
     if (!push_value(v, list)) return FAILED;
-    for (int i = ndim - 1; i >= 0; i--) {
-        strides[i] = step;
-        step *= shape[i] > 0 ? shape[i] : 1;
-    }
-    sat_status status = satL_array_push_objects(v->L, lua_gettop(v->L), ndim, shape, strides, &err);
+    sat_status status = satL_array_push_objects(v->L, lua_gettop(v->L), ndim, shape, NULL, &err);
     if (status != SAT_OK) {
         if (v->err != NULL) *v->err = err;
         fail(v, status);
@@ -1812,7 +2021,11 @@ static outcome call_py_buffer(vm *v, const call *c, slot *out)
     slot array, args;
     if (c->n != 1 || !slice_of(v, item(v, c->args, 0), &bytes)) return NOT_MINE;
     int64_t n = (int64_t)bytes.len;
-    outcome result = push_array(v, "|u1", 1, &n, false, bytes);
+    if (!hold_type(v, "|u1", 3)) {
+        (void)no_memory(v);
+        return FAILED;
+    }
+    outcome result = push_array(v, v->type, 1, &n, NULL, false, bytes);
     if (result != DONE) return result;
     satL_array_set_readonly(v->L, lua_gettop(v->L));
     bool ok = adopt(v, O_VALUE, &array) && new_tuple(v, &array, 1, &args) &&
@@ -1835,11 +2048,12 @@ static outcome build_ndarray(vm *v, uint32_t array, slot state)
     bool fortran = item(v, t, first + 2).kind == S_TRUE ||
                    (item(v, t, first + 2).kind == S_INT && item(v, t, first + 2).u.i != 0);
     if (!shape_of(v, dims, &ndim, shape, &total)) return NOT_MINE;
-    const char *text = dtype_text(v, dtype);
-    if (is_kind(v, raw, O_LIST))
+    sat_dtype *type = type_of_dtype(v, dtype);
+    if (type == NULL) return v->status == SAT_OK ? NOT_MINE : FAILED;
+    if (type->kind == 'O')
         result = object_array(v, raw, ndim, shape, total);
     else if (slice_of(v, raw, &bytes))
-        result = push_array(v, text, ndim, shape, fortran, bytes);
+        result = push_array(v, type, ndim, shape, NULL, fortran, bytes);
     else
         return NOT_MINE;
     if (result != DONE) return result;
@@ -1858,27 +2072,21 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
     if (!is_kind(v, state, O_TUPLE) || count(v, (uint32_t)state.u.i) < 8) return NOT_MINE;
     uint32_t t = (uint32_t)state.u.i;
     const char *old = dtype_text(v, slot_object(dtype));
+    v->objects[dtype].known = 0; /* its type changes */
     if (old == NULL || !text_of(v, item(v, t, 1), &order, &len) || len != 1) return NOT_MINE;
     char byte_order = (char)order[0];
     char buffer[SAT_DTYPE_TEXT * 2];
-    const char *code = strchr("<>|=", old[0]) && old[0] ? old + 1 : old;
+    const char *code = old[0] != '\0' && strchr("<>|=", old[0]) != NULL ? old + 1 : old;
     slot sub = item(v, t, 2), names = item(v, t, 3), fields = item(v, t, 4);
 
     if (is_kind(v, sub, O_TUPLE) && count(v, (uint32_t)sub.u.i) == 2) {
         const char *base = dtype_text(v, item(v, (uint32_t)sub.u.i, 0));
         if (base == NULL) return NOT_MINE;
+        if (!charge(v, strlen(base))) return FAILED;
         lua_rawgeti(L, LS_OBJECTS, dtype);
         lua_pushstring(L, base);
         lua_setfield(L, -2, "value");
-        if (!set_field(v, "shape", item(v, (uint32_t)sub.u.i, 1))) return FAILED;
-        /* where a record that contains this looks for the shape */
-        v->objects[dtype].off = (uint32_t)v->npool;
-        uint32_t off;
-        slot shape = item(v, (uint32_t)sub.u.i, 1);
-        if (!to_pool(v, &shape, 1, &off)) return FAILED;
-        v->objects[dtype].off = off;
-        v->objects[dtype].count = 1;
-        return DONE;
+        return set_field(v, "shape", item(v, (uint32_t)sub.u.i, 1)) ? DONE : FAILED;
     }
     if (is_kind(v, names, O_TUPLE) && is_kind(v, fields, O_DICT)) {
         int64_t itemsize;
@@ -1905,25 +2113,15 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
                 if (lua_rawgeti(L, -1, 1) == LUA_TTABLE) {
                     lua_pushliteral(L, "value");
                     const char *code_text = lua_rawget(L, -2) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+                    if (!charge(v, 16 * (strlen(code_text) + len))) return FAILED;
                     typed = hold_type(v, code_text, strlen(code_text));
                     lua_pop(L, 1);
                     lua_pushliteral(L, "shape");
-                    if (lua_rawget(L, -2) == LUA_TTABLE) {
-                        ndim = (int)lua_rawlen(L, -1);
-                        if (ndim > SAT_ARRAY_MAX_DIMS) ndim = 0;
-                        for (int k = 0; k < ndim; k++) {
-                            lua_rawgeti(L, -1, k + 1);
-                            shape[k] = lua_tointeger(L, -1);
-                            lua_pop(L, 1);
-                        }
-                    } else if (lua_isinteger(L, -1)) {
-                        ndim = 1;
-                        shape[0] = lua_tointeger(L, -1);
-                    }
+                    if (lua_rawget(L, -2) != LUA_TNIL) ndim = shape_on_top(L, shape);
                 }
             }
             lua_settop(L, dict);
-            ok = typed && offset >= 0 &&
+            ok = typed && offset >= 0 && ndim >= 0 &&
                  sat_dtype_record_add(v->record, (const char *)text, len, (size_t)offset, v->type, ndim,
                                       ndim ? shape : NULL, NULL) == SAT_OK;
         }
@@ -1932,6 +2130,7 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
             lua_rawgeti(L, LS_OBJECTS, dtype);
             lua_pushstring(L, sat_dtype_str(v->record));
             lua_setfield(L, -2, "value");
+            if (!note_type(v, dtype, v->record)) return FAILED;
         }
         return ok ? DONE : NOT_MINE;
     }
@@ -1960,7 +2159,7 @@ static outcome build_dtype(vm *v, uint32_t dtype, slot state)
     lua_rawgeti(L, LS_OBJECTS, dtype);
     lua_pushstring(L, sat_dtype_str(v->type));
     lua_setfield(L, -2, "value");
-    return DONE;
+    return note_type(v, dtype, v->type) ? DONE : FAILED;
 }
 
 /* scalar(dtype, bytes): a plain number or string where there is one. */
@@ -1971,7 +2170,7 @@ static outcome call_scalar(vm *v, const call *c, slot *out)
     size_t len;
     if (c->n != 2) return NOT_MINE;
     const char *text = dtype_text(v, item(v, c->args, 0));
-    if (text == NULL || strchr("<>|=", text[0]) == NULL) return NOT_MINE;
+    if (text == NULL || text[0] == '\0' || text[1] == '\0' || strchr("<>|=", text[0]) == NULL) return NOT_MINE;
     if (text[1] == 'O') {
         *out = item(v, c->args, 1);
         return DONE;
@@ -2017,7 +2216,7 @@ static outcome call_scalar(vm *v, const call *c, slot *out)
         if (unit != NULL && strlen(unit) >= 2)
             lua_pushlstring(L, unit + 1, strlen(unit) - 2);
         else
-            lua_pushliteral(L, "");
+            lua_pushliteral(L, "generic");
         lua_setfield(L, -2, "unit");
         if (kind == 'm') {
             lua_pushboolean(L, 1);
@@ -2025,11 +2224,10 @@ static outcome call_scalar(vm *v, const call *c, slot *out)
         }
         return adopt_as(v, PY_DATETIME64, O_VALUE, out);
     }
-    case 'S': {
-        bool ok;
-        *out = string_slot(v, b, len, S_BYTES, &ok);
-        return ok ? DONE : FAILED;
-    }
+    case 'S':
+        if (!charge(v, len)) return FAILED;
+        lua_pushlstring(L, (const char *)b, len);
+        return adopt(v, O_BYTES, out) ? DONE : FAILED;
     case 'U': {
         if (len % 4 != 0 || !charge(v, len)) return NOT_MINE;
         luaL_Buffer buffer;
@@ -2063,7 +2261,9 @@ static outcome call_datetime64(vm *v, const call *c, slot *out)
     if (c->n == 2 && !text_of(v, item(v, c->args, 1), &text, &len)) return NOT_MINE;
     lua_createtable(v->L, 0, 3);
     set_int(v, "value", value);
-    lua_pushlstring(v->L, c->n == 2 ? (const char *)text : "", c->n == 2 ? len : 0);
+    if (!charge(v, len)) return FAILED;
+    if (c->n == 2) lua_pushlstring(v->L, (const char *)text, len);
+    else lua_pushliteral(v->L, "generic");
     lua_setfield(v->L, -2, "unit");
     if (c->what == K_TIMEDELTA64) {
         lua_pushboolean(v->L, 1);
@@ -2079,17 +2279,33 @@ static outcome call_reconstruct(vm *v, const call *c, slot *out)
     slot class = c->n == 3 ? item(v, c->args, 0) : slot_none();
     if (!is_kind(v, class, O_GLOBAL) || v->objects[class.u.i].known != K_NDARRAY) return NOT_MINE;
     if (!new_object(v, O_NDARRAY, &index)) return FAILED;
+    note_call(v, index, c);
     *out = slot_object(index);
     return DONE;
 }
 
-/* _frombuffer(buffer, dtype, shape, order); numpy.ndarray(shape, dtype, buffer); numpy.array(array) */
+/* A permutation of ndim axes. */
+static bool axes_of(vm *v, slot s, int ndim, int64_t *axes)
+{
+    int64_t total;
+    int count_of;
+    uint64_t seen = 0;
+    if (!shape_of(v, s, &count_of, axes, &total) || count_of != ndim) return false;
+    for (int i = 0; i < ndim; i++) {
+        if (axes[i] >= ndim || (seen >> axes[i] & 1)) return false;
+        seen |= UINT64_C(1) << axes[i];
+    }
+    return true;
+}
+
+/* _frombuffer(buffer, dtype, shape[, order[, axes]]), where "K" says that the axes of what has this shape are permuted;
+ * numpy.ndarray(shape, dtype, buffer); numpy.array(array) */
 static outcome call_ndarray(vm *v, const call *c, slot *out)
 {
-    int64_t shape[SAT_ARRAY_MAX_DIMS], total;
+    int64_t shape[SAT_ARRAY_MAX_DIMS], axes[SAT_ARRAY_MAX_DIMS], total;
     int ndim;
     sat_slice bytes;
-    bool fortran = false;
+    bool fortran = false, permuted = c->n == 5;
     size_t at_buffer = 0, at_dtype = 1, at_shape = 2;
     if (c->what == K_ND_ARRAY) {
         if (c->n != 1 || !is_kind(v, item(v, c->args, 0), O_NDARRAY)) return NOT_MINE;
@@ -2100,22 +2316,25 @@ static outcome call_ndarray(vm *v, const call *c, slot *out)
         at_buffer = 2;
         at_shape = 0;
         if (c->n != 3 && c->n != 6) return NOT_MINE;
-    } else if (c->n != 4 && c->n != 3) {
+    } else if (c->n < 3 || c->n > 5) {
         return NOT_MINE;
     }
-    if (c->n == 4 || c->n == 6) {
+    if (c->n > 3) {
         const uint8_t *order;
         size_t len;
-        if (!text_of(v, item(v, c->args, c->n - 1), &order, &len) || len != 1) return NOT_MINE;
+        if (!text_of(v, item(v, c->args, c->n == 6 ? 5 : 3), &order, &len) || len != 1) return NOT_MINE;
         fortran = order[0] == 'F';
+        permuted = permuted && order[0] == 'K' && item(v, c->args, 4).kind != S_NONE;
     }
     if (c->n == 6) {
         int64_t offset;
         if (!int_of(item(v, c->args, 3), &offset) || offset != 0 || item(v, c->args, 4).kind != S_NONE) return NOT_MINE;
     }
     if (!shape_of(v, item(v, c->args, at_shape), &ndim, shape, &total)) return NOT_MINE;
+    if (permuted && !axes_of(v, item(v, c->args, 4), ndim, axes)) return NOT_MINE;
     if (!slice_of(v, item(v, c->args, at_buffer), &bytes)) return NOT_MINE;
-    outcome result = push_array(v, dtype_text(v, item(v, c->args, at_dtype)), ndim, shape, fortran, bytes);
+    outcome result = push_array(v, type_of_dtype(v, item(v, c->args, at_dtype)), ndim, shape, permuted ? axes : NULL,
+                                fortran, bytes);
     if (result != DONE) return result;
     return adopt(v, O_NDARRAY, out) ? DONE : FAILED;
 }
@@ -2266,6 +2485,7 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
             /* the arguments lie in the pool, which new_tuple may move */
             slot class = item(v, c.args, 0), rest;
             uint32_t off, index;
+            if (!charge(v, (c.n - 1) * 2 * sizeof(slot))) return false;
             if (!ROOM(v, v->pool, v->pool_cap, v->npool, c.n)) return false;
             if (!to_pool(v, &v->pool[v->objects[c.args].off + 1], c.n - 1, &off) || !new_object(v, O_TUPLE, &index))
                 return false;
@@ -2310,7 +2530,32 @@ static bool do_reduce(vm *v, slot callable, slot args, slot *out)
     if (result == DONE) return true;
     if (result == FAILED || v->status != SAT_OK) return false;
     if (type == PY_INDEX) return new_wrapped(v, callable, args, slot_none(), false, type, out);
-    return new_inert(v, callable, args, slot_none(), false, type, out);
+    if (!new_inert(v, callable, args, slot_none(), false, type, out)) return false;
+    v->objects[out->u.i].off = c.args + 1;
+    return true;
+}
+
+/* A value is dropped. When it is a call whose first argument is an object, that is how the object gets its state (what
+ * __reduce__ gives as sixth, as cloudpickle does for its classes and functions): kept with it, to go back with it. */
+static bool keep_call(vm *v, slot dropped)
+{
+    lua_State *L = v->L;
+    object *o = object_of(v, dropped);
+    if (o == NULL || o->kind != O_OBJECT || o->off == 0 || count(v, o->off - 1) == 0) return true;
+    slot target = item(v, o->off - 1, 0);
+    if (!is_kind(v, target, O_OBJECT) || target.u.i == dropped.u.i) return true;
+    if (!charge(v, 2 * sizeof(slot))) return false;
+    lua_rawgeti(L, LS_OBJECTS, target.u.i);
+    if (lua_rawgetp(L, -1, &satL_py_extra) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_createtable(L, 1, 0);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, -3, &satL_py_extra);
+    }
+    lua_rawgeti(L, LS_OBJECTS, dropped.u.i);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_settop(L, LS_TOP);
+    return raise_height(v, (uint32_t)target.u.i, height_of(v, dropped));
 }
 
 static bool do_newobj(vm *v, slot class, slot args, slot kwargs, slot *out)
@@ -2342,10 +2587,11 @@ static bool do_build(vm *v, slot target, slot state)
     uint32_t index = (uint32_t)target.u.i;
     switch ((object_kind)o->kind) {
     case O_NDARRAY:
-        if (!(o->flags & F_MADE)) result = build_ndarray(v, index, state);
-        break;
     case O_DTYPE:
-        result = build_dtype(v, index, state);
+        if (o->kind == O_NDARRAY && (o->flags & F_MADE)) break;
+        result = o->kind == O_DTYPE ? build_dtype(v, index, state) : build_ndarray(v, index, state);
+        lua_settop(L, LS_TOP);
+        if (result == NOT_MINE && v->status == SAT_OK) return make_inert(v, index, state);
         break;
     case O_UUID:
         result = build_uuid(v, index, state);
@@ -2382,6 +2628,19 @@ static bool do_build(vm *v, slot target, slot state)
 
 /* ---------------------------------------------------------------- main loop */
 
+/* A str that is made anew. With lone surrogates it is boxed: as a plain string it would go back as bytes. */
+static bool push_text(vm *v, const uint8_t *data, size_t len)
+{
+    lua_State *L = v->L;
+    slot s;
+    lua_pushlstring(L, (const char *)data, len);
+    if (sat_utf8_valid(data, len)) return adopt(v, O_VALUE, &s) && push(v, s);
+    lua_createtable(L, 0, 1);
+    lua_insert(L, -2);
+    lua_setfield(L, -2, "value");
+    return adopt_as(v, PY_STR, O_VALUE, &s) == DONE && push(v, s);
+}
+
 static bool do_string(vm *v, const sat_pickle_op *op)
 {
     bool ok;
@@ -2390,6 +2649,7 @@ static bool do_string(vm *v, const sat_pickle_op *op)
     sat_buf_clear(&v->text);
     switch (op->kind) {
     case SAT_PK_STR:
+        if (!sat_utf8_valid(op->data, op->len)) return push_text(v, op->data, op->len);
         s = string_slot(v, op->data, op->len, S_STR, &ok);
         return ok && push(v, s);
     case SAT_PK_BYTES:
@@ -2416,6 +2676,7 @@ static bool do_string(vm *v, const sat_pickle_op *op)
         break;
     }
     if (status != SAT_OK) return fail(v, status);
+    if (op->kind == SAT_PK_UNICODE) return push_text(v, v->text.len ? v->text.data : (const uint8_t *)"", v->text.len);
     lua_pushlstring(v->L, v->text.len ? (const char *)v->text.data : "", v->text.len);
     return adopt(v, O_VALUE, &s) && push(v, s);
 }
@@ -2530,7 +2791,7 @@ static bool step(vm *v, const sat_pickle_op *op)
         }
         if (!need(v, 1)) return false;
         v->depth--;
-        return true;
+        return keep_call(v, v->stack[v->depth]);
     case SAT_PK_POP_MARK:
         return pop_mark(v, &items, &n);
     case SAT_PK_DUP:
@@ -2660,7 +2921,9 @@ static int run(lua_State *L)
                 ok = push(v, (slot){.kind = S_FLOAT, .u.f = op.f});
                 break;
             case SAT_PK_STR:
-                ok = push(v, (slot){.kind = S_STR, .len = (uint32_t)op.len, .u.s = op.data});
+                ok = sat_utf8_valid(op.data, op.len)
+                         ? push(v, (slot){.kind = S_STR, .len = (uint32_t)op.len, .u.s = op.data})
+                         : step(v, &op);
                 break;
             case SAT_PK_GET: {
                 slot s;
@@ -2703,7 +2966,7 @@ sat_status satL_unpickle(lua_State *L, sat_slice pickle, const sat_slice *buffer
             .buffers = buffers,
             .nbuffers = nbuffers,
             .max_memo = limits->memo,
-            .max_height = limits->depth > 60000 ? 60000 : (unsigned)limits->depth,
+            .max_height = limits->depth > MAX_HEIGHT ? MAX_HEIGHT : (unsigned)limits->depth,
             .budget = pickle.len,
             .status = SAT_OK,
             .err = err};
@@ -2730,6 +2993,8 @@ sat_status satL_unpickle(lua_State *L, sat_slice pickle, const sat_slice *buffer
     sat_buf_free(&v.text);
     sat_dtype_release(v.type);
     sat_dtype_release(v.record);
+    for (size_t i = 0; i < v.ntypes; i++) sat_dtype_release(v.types[i]);
+    free(v.types);
     if (status != LUA_OK) {
         if (status == LUA_ERRMEM) lua_error(L);
         sat_fail(err, SAT_PROTOCOL, "cannot read the pickle: %s",

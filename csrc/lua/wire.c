@@ -182,7 +182,8 @@ static sat_status push_value(decoder *in, uint64_t depth)
         lua_pushinteger(L, (lua_Integer)token.as.integer);
         break;
     case SAT_MP_UINT:
-        lua_pushnumber(L, (lua_Number)token.as.unsigned_integer);
+        if (in->keep_nil) satL_py_push_uint(L, token.as.unsigned_integer);
+        else lua_pushnumber(L, (lua_Number)token.as.unsigned_integer);
         break;
     case SAT_MP_FLOAT:
         lua_pushnumber(L, token.as.number);
@@ -457,6 +458,20 @@ static void lists_to_tuples(lua_State *L, int idx)
     lua_pop(L, 1);
 }
 
+/* The entry of the string on top of the stack, in the dict below it, becomes one of a py.bytes. */
+static void move_bytes(lua_State *L)
+{
+    int key = lua_gettop(L), dict = key - 1;
+    lua_pushvalue(L, key);
+    box_value(L, PY_BYTES);
+    lua_pushvalue(L, key);
+    lua_rawget(L, dict);
+    lua_rawset(L, dict);
+    lua_pushvalue(L, key);
+    lua_pushnil(L);
+    lua_rawset(L, dict);
+}
+
 /* The key of a dict's item. As in a pickle, what Lua's tables cannot have or would confuse is boxed; the dict is on
  * top of the stack. */
 static sat_status push_key(reader *in, sat_slice text)
@@ -472,9 +487,10 @@ static sat_status push_key(reader *in, sat_slice text)
         box_value(L, PY_FLOAT);
     } else if (lua_type(L, -1) == LUA_TSTRING && sat_mp_next(&scan, &token, NULL) == SAT_OK) {
         lua_pushvalue(L, -1);
-        bool taken = lua_rawget(L, -3) != LUA_TNIL;
+        bool taken = lua_rawget(L, -3) != LUA_TNIL; /* by the same text, one of the two as bytes */
         lua_pop(L, 1);
-        if (taken) box_value(L, token.type == SAT_MP_BIN ? PY_BYTES : PY_STR);
+        if (taken && token.type == SAT_MP_STR) move_bytes(L);
+        if (taken && token.type == SAT_MP_BIN) box_value(L, PY_BYTES);
     }
     return SAT_OK;
 }
@@ -672,11 +688,10 @@ static size_t add_frame(lua_State *L, int idx, sat_outgoing *out)
         const char *data = lua_tolstring(L, idx, &len);
         return sat_outgoing_copy(out, data, len);
     }
-    if (!satL_array_view_of(L, idx, &view)) luaL_error(L, "a frame must be a string or an array");
-    len = view.itemsize;
-    for (int i = 0; i < view.ndim; i++) len *= (size_t)view.shape[i];
-    if (view.block == NULL) return sat_outgoing_copy(out, view.data, len);
-    return sat_outgoing_frame(out, (sat_slice){view.block, view.data, len});
+    if (!satL_array_view_of(L, idx, &view) || view.contiguous == 0 || view.data == NULL)
+        luaL_error(L, "a frame must be a string or a contiguous array");
+    if (view.block == NULL) return sat_outgoing_copy(out, view.data, view.nbytes);
+    return sat_outgoing_frame(out, (sat_slice){view.block, view.data, view.nbytes});
 }
 
 /* {header, frames}: the sub-header becomes frame k, the frames follow, and {"__Serialized__": k} stands here. */

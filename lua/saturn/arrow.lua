@@ -6,6 +6,7 @@ local array = require "saturn.array"
 local core = require "saturn.core"
 local errors = require "saturn.error"
 local py = require "saturn.py"
+local pytext = require "saturn.pytext"
 local pytime = require "saturn.pytime"
 
 local null = core.null
@@ -219,6 +220,7 @@ local function dictionary(data)
   local codes = read(data.raw, data.type.index)
   local categories = M.list(read(data.dictionary))
   return made(data, codes.values, function(code)
+    if #categories == 0 and code == 0 then return null end -- within a struct that is missing
     local value = categories[code + 1]
     if value == nil then broken("an index that its dictionary does not have") end
     return value
@@ -311,17 +313,30 @@ end
 
 -- ---- the public part ----------------------------------------------------------------------------------------------
 
---- The elements as a list, saturn.null for what is missing; times and durations as py.datetime64.
+--- An element of an array as it is by itself: a time or duration as a py.datetime64, saturn.null for none, and an
+--- integer beyond 63 bits as a py.int.
+---@param values saturn.Array of one dimension
+---@param i integer
+function M.element(values, i)
+  local value, unit = values[i], values.unit
+  if unit then
+    if value == array.nat then return null end
+    return py.datetime64(value, unit, values.typename:find("^timedelta") and true or nil)
+  end
+  if math.type(value) == "integer" and value < 0 and values.typename == "uint64" then
+    return py.int(pytext.unsigned(value))
+  end
+  return value
+end
+
+--- The elements as a list, saturn.null for what is missing.
 ---@param self saturn.arrow.Column
 ---@return any[]
 function M.list(self)
   if not array.is(self.values) then return self.values end
-  local list, unit, delta = {}, self.values.unit, self.type.name == "duration"
+  local list = {}
   for i = 1, self.n do
-    local value = self.values[i]
-    if self.missing and self.missing[i] then value = null
-    elseif unit then value = py.datetime64(value, unit, delta or nil) end
-    list[i] = value
+    if self.missing and self.missing[i] then list[i] = null else list[i] = M.element(self.values, i) end
   end
   return list
 end

@@ -5,6 +5,7 @@ local core = require "saturn.core"
 local array = require "saturn.array"
 local arrow = require "saturn.arrow"
 local py = require "saturn.py"
+local pytext = require "saturn.pytext"
 local pytime = require "saturn.pytime"
 
 local types, extra, null = core.pickle.types, core.pickle.extra, core.null
@@ -113,12 +114,6 @@ local function float_text(value, typename)
   digits = digits .. ("0"):rep(exponent + 1 - #digits)
   local fraction = digits:sub(exponent + 2)
   return sign .. digits:sub(1, exponent + 1) .. "." .. (fraction == "" and "0" or fraction)
-end
-
-local function unsigned_text(value)
-  if value >= 0 then return ("%d"):format(value) end
-  local tens = (value >> 1) // 5
-  return ("%d%d"):format(tens, value - tens * 10)
 end
 
 local function complex_text(re, im)
@@ -394,7 +389,7 @@ local function of_numbers(values, precision)
   if name == "bool" then
     form = boolean_text
   elseif name == "uint64" then
-    form = unsigned_text
+    form = pytext.unsigned
   elseif name:find("^float") then
     local narrow = precision or PRECISION[name] and name or "float64"
     form = function(value) if value == value then return float_text(value, narrow) end end
@@ -402,6 +397,8 @@ local function of_numbers(values, precision)
     form = function(value)
       if value.re == value.re and value.im == value.im then return complex_text(value.re, value.im) end
     end
+  elseif name == "record" then
+    form = function(value) return py.repr(value, WHOLE) end
   elseif not name:find("^u?int") then
     form = function(value) return tostring(value) end
   end
@@ -466,6 +463,12 @@ local function of_intervals(left, right, closed)
   end)
 end
 
+-- An element as it is by itself, outside of its array.
+local function single(values, i)
+  if array.is(values) then return arrow.element(values, i) end
+  return at(values, i)
+end
+
 local index_record
 
 -- Categories of a time are decoded as one column of times, for it is the column that has or has not midnights alone.
@@ -473,12 +476,12 @@ local function of_categories(codes, categories)
   local n, list = codes.size, {}
   for i = 1, n do
     local code = codes[i]
-    list[i] = code < 0 and null or at(categories.values, code + 1)
+    list[i] = code < 0 and null or single(categories.values, code + 1)
   end
   local unit = array.is(categories.values) and categories.values.unit
-  if UNITS[unit] then
+  if UNITS[unit] and not categories.arrow then
     local counts = {}
-    for i = 1, n do counts[i] = list[i] == null and array.nat or list[i] end
+    for i = 1, n do counts[i] = codes[i] < 0 and array.nat or categories.values[codes[i] + 1] end
     if categories.values.typename:find("^timedelta") then return of_durations(counts, n, unit, list) end
     return of_moments(counts, n, unit, categories.tz, list)
   end
@@ -492,7 +495,7 @@ end
 local function of_masked(data, mask, what, precision)
   local numbers, list = precision and of_numbers(data, precision) or of_array(data, what), {}
   for i = 1, data.size do
-    if mask[i] then list[i] = null else list[i] = data[i] end
+    if mask[i] then list[i] = null else list[i] = single(data, i) end
   end
   return record(list, data.size, function(i)
     if not mask[i] then return numbers.text(i) end
@@ -535,7 +538,7 @@ local function of_arrow(column, what)
   else
     found = of_numbers(values, "float64")
   end
-  found.text = found.str
+  found.text, found.arrow = found.str, true
   return found
 end
 
@@ -627,7 +630,7 @@ local function of_levels(parts, what)
   for row = 1, n do
     local label = {}
     for i, codes in ipairs(parts.codes) do
-      if codes[row] < 0 then label[i] = null else label[i] = at(levels[i].values, codes[row] + 1) end
+      if codes[row] < 0 then label[i] = null else label[i] = single(levels[i].values, codes[row] + 1) end
     end
     list[row] = py.tuple(label)
   end
@@ -690,7 +693,7 @@ end
 -- The first position of a label.
 local function position_of(labels, key)
   if py.kind(labels.values) == "range" then
-    local range, wanted = labels.values, math.tointeger(key)
+    local range, wanted = labels.values, type(key) == "number" and math.tointeger(key)
     if not wanted or (wanted - range.start) % range.step ~= 0 then return nil end
     local i = (wanted - range.start) // range.step + 1
     return i >= 1 and i <= labels.n and i or nil
@@ -842,7 +845,7 @@ function Frame.rows(self)
     if i > n then return nil end
     local row = {}
     for c, name in ipairs(names) do row[name] = data[c][i] end
-    return i, row
+    return i, setmetatable(row, types.dict)
   end
 end
 
@@ -904,7 +907,8 @@ local function series_index(self, key)
     return field(state, "_name") or field(state, "name")
   end
   if key == "object" then return inner(self) end
-  if math.type(key) == "integer" then return series_record(self).values[key] end
+  local position = type(key) == "number" and math.tointeger(key)
+  if position then return series_record(self).values[position] end
   if key == "get" then return Series.get end
   return Series.get(self, key)
 end
@@ -915,7 +919,8 @@ local function index_index(self, key)
   if key == "names" then return field(index_parts(self, "an index"), "names") end
   if key == "object" then return inner(self) end
   local labels = index_record(self, "an index")
-  if math.type(key) == "integer" and key >= 1 and key <= labels.n then return at(labels.values, key) end
+  local position = type(key) == "number" and math.tointeger(key)
+  if position and position >= 1 and position <= labels.n then return at(labels.values, position) end
   return nil
 end
 

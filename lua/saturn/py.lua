@@ -296,9 +296,12 @@ local function stand_in(event, call, ...)
 end
 stand_in("__eq", function(a, b) return a == b end, "int", "complex", "Decimal", "Fraction", "UUID", "range", "slice",
   "datetime", "date", "time", "timedelta", "timezone", "ZoneInfo", "path", "dtype", "datetime64", "ref", "str", "bytes",
-  "bytearray", "float")
-stand_in("__lt", function(a, b) return a < b end, "int", "date", "datetime", "timedelta")
-stand_in("__le", function(a, b) return a <= b end, "int", "date", "datetime", "timedelta")
+  "bytearray", "float", "Timestamp", "Timedelta")
+local ORDERED = { "int", "date", "datetime", "time", "timedelta", "datetime64", "Decimal", "Fraction", "Timestamp",
+  "Timedelta" }
+stand_in("__lt", function(a, b) return a < b end, table.unpack(ORDERED))
+stand_in("__le", function(a, b) return a <= b end, table.unpack(ORDERED))
+stand_in("__newindex", function(self, key, value) self[key] = value end, "DataFrame", "Series", "Index")
 stand_in("__index", function(self, key) return self[key] end, "int", "datetime", "timedelta", "DataFrame", "Series",
   "Index", "Timestamp", "Timedelta")
 stand_in("__len", function(self) return #self end, "range", "DataFrame", "Series", "Index")

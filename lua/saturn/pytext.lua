@@ -125,4 +125,34 @@ function M.decimal_value(text)
   return ("%s%se%d"):format(sign, short, exponent + #digits - #short)
 end
 
+--- The digits of a 64-bit integer without a sign.
+---@param value integer
+---@return string
+function M.unsigned(value)
+  if value >= 0 then return ("%d"):format(value) end
+  local tens = (value >> 1) // 5
+  return ("%d%d"):format(tens, value - tens * 10)
+end
+
+--- Compares two decimal numbers given as texts: -1, 0, 1, or nil when one is no number.
+---@param a string
+---@param b string
+---@return integer?
+function M.compare_decimals(a, b)
+  local x, y = M.decimal_value(a), M.decimal_value(b)
+  if not (x and y) then return nil end
+  local function parts(value) -- sign, digits, the power of ten behind the first digit
+    local sign, digits, exponent = value:match("^(-?)(%d+)e?(-?%d*)$")
+    if not digits then return value:find("^-") and -1 or 1, "1", math.huge end
+    if digits == "0" then return 0, "0", 0 end
+    return sign == "-" and -1 or 1, digits, #digits + tonumber(exponent)
+  end
+  local x_sign, x_digits, x_power = parts(x)
+  local y_sign, y_digits, y_power = parts(y)
+  if x_sign ~= y_sign then return x_sign < y_sign and -1 or 1 end
+  if x_power ~= y_power then return x_power < y_power and -x_sign or x_sign end
+  if x_digits == y_digits then return 0 end
+  return x_digits < y_digits and -x_sign or x_sign
+end
+
 return M

@@ -288,9 +288,9 @@ end
 local function comparable(a, b)
   local x, y = offset_of(a.tz), offset_of(b.tz)
   if x == false or y == false then
-    error("a time in a named zone has no known offset here; compare on the worker", 4)
+    error("a time in a named zone has no known offset here; compare on the worker", 5)
   end
-  if (x == nil) ~= (y == nil) then error("a time with a time zone and one without cannot be compared", 4) end
+  if (x == nil) ~= (y == nil) then error("a time with a time zone and one without cannot be compared", 5) end
 end
 
 -- Both in one number would be more than an integer holds.
@@ -298,32 +298,83 @@ local function seconds_and_micros(delta)
   return delta.days * 86400 + delta.seconds, delta.microseconds
 end
 
--- `key` gives one number to order by, or two.
-local function ordered(what, key, check)
+--- Gives the values of a kind an order. `compare` gives a number below, at or above 0, or nil when there is no order:
+--- then neither is less. Its errors are told at level 4.
+---@param what string
+---@param compare fun(a: table, b: table): number?
+function M.ordered(what, compare)
   local meta = types[what]
-  local function less(a, b, when_equal)
+  local function order(a, b)
     same_kind(a, b, what)
-    if check then check(a, b) end
-    local x, x_rest = key(a)
-    local y, y_rest = key(b)
-    if x ~= y then return x < y end
-    if x_rest == y_rest then return when_equal end
-    return x_rest < y_rest
+    local result = compare(a, b)
+    return result
   end
   -- no tail calls: the levels of the errors count on it
   function meta.__lt(a, b)
-    local result = less(a, b, false)
-    return result
+    local result = order(a, b)
+    return result ~= nil and result < 0
   end
   function meta.__le(a, b)
-    local result = less(a, b, true)
-    return result
+    local result = order(a, b)
+    return result ~= nil and result <= 0
   end
 end
 
-ordered("date", wall)
-ordered("datetime", instant, comparable)
-ordered("timedelta", seconds_and_micros)
+-- Compares by one number, or by two.
+local function by(key, check)
+  return function(a, b)
+    if check then check(a, b) end
+    local x, x_rest = key(a)
+    local y, y_rest = key(b)
+    if x == y then x, y = x_rest or 0, y_rest or 0 end
+    return x < y and -1 or x > y and 1 or 0
+  end
+end
+
+local function of_day(value)
+  return ((value.hour or 0) * 3600 + (value.min or 0) * 60 + (value.sec or 0)) * SECOND + (value.usec or 0)
+    - (offset_of(value.tz) or 0)
+end
+
+-- Units of NumPy that are whole seconds.
+local LONG = { m = 60, h = 3600, D = 86400, W = 604800 }
+
+-- A count of units as seconds, and nanoseconds beside them.
+local function seconds_and_nanos(value, unit)
+  if LONG[unit] then return value * LONG[unit], 0 end
+  local per_second = PER_SECOND[unit]
+  return value // per_second, value % per_second * (1000000000 // per_second)
+end
+
+local function pandas_key(self)
+  return seconds_and_nanos(self.value, self.unit)
+end
+
+local function pandas_zones(a, b)
+  if (a.tz == nil) ~= (b.tz == nil) then
+    error("a time with a time zone and one without cannot be compared", 5)
+  end
+end
+
+local function compare_counts(a, b)
+  if (a.delta or false) ~= (b.delta or false) then error("a time and a duration cannot be compared", 4) end
+  if a.value == math.mininteger or b.value == math.mininteger then return nil end
+  if a.unit == b.unit then return a.value < b.value and -1 or a.value > b.value and 1 or 0 end
+  local function known(unit) return PER_SECOND[unit] or LONG[unit] end
+  if not (known(a.unit) and known(b.unit)) then
+    error(("counts of %s and of %s cannot be compared here"):format(a.unit, b.unit), 4)
+  end
+  local order = by(pandas_key)(a, b)
+  return order
+end
+
+M.ordered("date", by(wall))
+M.ordered("datetime", by(instant, comparable))
+M.ordered("time", by(of_day, comparable))
+M.ordered("timedelta", by(seconds_and_micros))
+M.ordered("Timestamp", by(pandas_key, pandas_zones))
+M.ordered("Timedelta", by(pandas_key))
+M.ordered("datetime64", compare_counts)
 
 -- Has it all its fields, as numbers? A program may have changed them.
 local function sound(value)

@@ -510,9 +510,15 @@ local function empty(value)
   return key == nil
 end
 
+local function is_sequence(value)
+  local count = 0
+  for _ in next, value do count = count + 1 end
+  return count == #value
+end
+
 local function add_table(state, value, what)
   if what == nil or what == "list" then
-    if #value > 0 or next(value) == nil then return add_items(state, value, "[", "]", 1, #value) end
+    if next(value) == nil or is_sequence(value) then return add_items(state, value, "[", "]", 1, #value) end
     return add_pairs(state, value, "{", "}", ": ")
   end
   if what == "tuple" then
@@ -648,15 +654,18 @@ end
 local equal
 
 -- The elements of object arrays are compared as values are; of all others as NumPy does it, the type included.
-local function equal_arrays(a, b, depth)
+local function equal_arrays(a, b, depth, seen)
   if not (core.array.is(a) and core.array.is(b)) then return a == b end
   if a.dtype ~= b.dtype then return false end
-  if a.dtype ~= "|O" then return a:equal(b) end
-  return #a.shape == #b.shape and equal(a.shape, b.shape, depth + 1) and equal(a:totable(), b:totable(), depth + 1)
+  if a.dtype ~= "|O" then
+    return a:equal(b) or seen.nan and equal(a.shape, b.shape, depth + 1, seen) and a:tostring() == b:tostring()
+  end
+  return #a.shape == #b.shape and equal(a.shape, b.shape, depth + 1, seen)
+    and equal(a:totable(), b:totable(), depth + 1, seen)
 end
 
 -- Python gives the items of a set in any order.
-local function equal_sets(a, b, depth)
+local function equal_sets(a, b, depth, seen)
   if #a ~= #b then return false end
   local plain, others = {}, {}
   for _, item in ipairs(b) do
@@ -666,7 +675,7 @@ local function equal_sets(a, b, depth)
     if not plain[item] then
       local found
       for i, other in ipairs(others) do
-        if equal(item, other, depth + 1) then found = i break end
+        if equal(item, other, depth + 1, seen) then found = i break end
       end
       if not found then return false end
       table.remove(others, found)
@@ -676,10 +685,10 @@ local function equal_sets(a, b, depth)
 end
 
 -- An offset may be given in seconds; a decoded one is a timedelta.
-local function equal_timezones(a, b, depth)
+local function equal_timezones(a, b, depth, seen)
   local x, y = pytime.offset(a), pytime.offset(b)
   if not (x and y) then x, y = a.offset, b.offset end
-  return equal(x, y, depth + 1) and equal(a.name, b.name, depth + 1)
+  return equal(x, y, depth + 1, seen) and equal(a.name, b.name, depth + 1, seen)
 end
 
 -- 1.0 and 1.00 are equal; NaN equals nothing.
@@ -689,10 +698,54 @@ local function equal_decimals(a, b)
   return value ~= nil and value == pytext.decimal_value(b)
 end
 
-function equal(a, b, depth)
+local function equal_items(a, b, depth, seen)
+  local n = 0
+  for key, value in next, a do
+    local other = rawget(b, key)
+    if other == nil and type(key) == "table" then
+      for candidate, item in next, b do
+        if type(candidate) == "table" and equal(key, candidate, depth + 1, seen) then
+          other = item
+          break
+        end
+      end
+    end
+    if other == nil or not equal(value, other, depth + 1, seen) then return false end
+    n = n + 1
+  end
+  for _ in next, b do n = n - 1 end
+  return n == 0
+end
+
+-- NaN inside an object is what the object is made of, not a number to be compared.
+local function equal_objects(a, b, depth, seen)
+  local before = seen.nan
+  seen.nan = true
+  local same = equal_items(a, b, depth, seen)
+  seen.nan = before
+  return same
+end
+
+local COMPARE = {
+  timezone = equal_timezones, set = equal_sets, frozenset = equal_sets, object = equal_objects,
+  DataFrame = equal_objects, Series = equal_objects, Index = equal_objects,
+  Decimal = function(a, b) return equal_decimals(a.value, b.value) end,
+  float = function(a, b) return a.value == b.value or (a.value ~= a.value and b.value ~= b.value) end,
+}
+
+local function equal_tables(a, b, depth, seen)
+  local what = kind(a)
+  if what == "datetime" then
+    local same = pytime.equal(a, b)
+    if same ~= nil then return same end
+  end
+  return (COMPARE[what] or equal_items)(a, b, depth, seen)
+end
+
+function equal(a, b, depth, seen)
   if rawequal(a, b) then return true end
   if type(a) ~= "table" or type(b) ~= "table" then
-    if type(a) == "number" and type(b) == "number" then return a == b end
+    if type(a) == "number" and type(b) == "number" then return a == b or (seen.nan and a ~= a and b ~= b) end
     local ka, kb = kind(a), kind(b)
     if ka == "float" or kb == "float" then
       a, b = ka and a.value or a, kb and b.value or b
@@ -700,44 +753,49 @@ function equal(a, b, depth)
     end
     if (ka == "str" or ka == "bytes") and type(b) == "string" then return ka == "str" and a.value == b end
     if (kb == "str" or kb == "bytes") and type(a) == "string" then return kb == "str" and a == b.value end
-    if type(a) == "userdata" and type(b) == "userdata" then return equal_arrays(a, b, depth) end
+    if type(a) == "userdata" and type(b) == "userdata" then return equal_arrays(a, b, depth, seen) end
     return type(a) == type(b) and a == b
   end
   if getmetatable(a) ~= getmetatable(b) or depth > 200 then return false end
-  if kind(a) == "timezone" then return equal_timezones(a, b, depth) end
-  if kind(a) == "Decimal" then return equal_decimals(a.value, b.value) end
-  if kind(a) == "datetime" then
-    local same = pytime.equal(a, b)
-    if same ~= nil then return same end
-  end
-  if kind(a) == "set" or kind(a) == "frozenset" then return equal_sets(a, b, depth) end
-  if kind(a) == "float" then return a.value == b.value or (a.value ~= a.value and b.value ~= b.value) end
-  local n = 0
-  for key, value in next, a do
-    local other = rawget(b, key)
-    if other == nil and type(key) == "table" then
-      for candidate, item in next, b do
-        if type(candidate) == "table" and equal(key, candidate, depth + 1) then
-          other = item
-          break
-        end
-      end
-    end
-    if other == nil or not equal(value, other, depth + 1) then return false end
-    n = n + 1
-  end
-  for _ in next, b do n = n - 1 end
-  return n == 0
+  local before = seen[a]
+  if rawequal(before, b) then return true end -- they are being compared already
+  seen[a] = b
+  local same = equal_tables(a, b, depth, seen)
+  seen[a] = before
+  return same
 end
 
 --- Equal by value, types included: py.equal(py.tuple{1}, py.tuple{1}).
 function py.equal(a, b)
-  return equal(a, b, 0)
+  return equal(a, b, 0, {})
 end
 
+pytime.ordered("Decimal", function(a, b)
+  local result = pytext.compare_decimals(a.value, b.value)
+  return result
+end)
+
+-- By whole parts, and where those are equal by what is left, turned over: nothing gets larger than it is.
+local function compare_fractions(a, b, c, d)
+  local x, y = a // b, c // d
+  if x ~= y then return x < y and -1 or 1 end
+  a, c = a - x * b, c - y * d
+  if a == 0 or c == 0 then return a == c and 0 or a == 0 and -1 or 1 end
+  return -compare_fractions(b, a, d, c)
+end
+
+pytime.ordered("Fraction", function(a, b)
+  for _, part in ipairs { a.numerator, a.denominator, b.numerator, b.denominator } do
+    if math_type(part) ~= "integer" then error("fractions beyond 64 bits cannot be compared here", 4) end
+  end
+  local result = compare_fractions(a.numerator, a.denominator, b.numerator, b.denominator)
+  return result
+end)
+
 for _, name in ipairs { "complex", "Decimal", "Fraction", "UUID", "range", "slice", "datetime", "date", "time",
-  "timedelta", "timezone", "ZoneInfo", "path", "dtype", "datetime64", "ref", "str", "bytes", "bytearray", "float" } do
-  types[name].__eq = function(a, b) return equal(a, b, 0) end
+  "timedelta", "timezone", "ZoneInfo", "path", "dtype", "datetime64", "ref", "str", "bytes", "bytearray", "float",
+  "Timestamp", "Timedelta" } do
+  types[name].__eq = function(a, b) return equal(a, b, 0, {}) end
 end
 
 --- The item of a dict whose key equals this one by value; for keys that are tables, such as tuples.
@@ -752,7 +810,7 @@ function py.get(dict, key)
   end
   if type(key) ~= "table" and key == key then return nil end
   for candidate, value in next, dict do
-    if type(candidate) == "table" and (equal(candidate, key, 0) or
+    if type(candidate) == "table" and (equal(candidate, key, 0, {}) or
       (key ~= key and kind(candidate) == "float" and candidate.value ~= candidate.value)) then
       return value
     end
@@ -824,6 +882,9 @@ function types.Timedelta.__index(self, key) return require("saturn.pandas").time
 for _, name in ipairs { "DataFrame", "Series", "Index" } do
   types[name].__index = function(self, key) return require("saturn.pandas").index(self, key) end
   types[name].__tostring = function(self) return require("saturn.pandas").tostring(self) end
+  types[name].__newindex = function()
+    error(("a %s cannot be changed here: send a dict of columns and call \"pandas.DataFrame\""):format(name), 2)
+  end
   types[name].__len = function(self) return require("saturn.pandas").len(self) end
   types[name].__pairs = function(self) return require("saturn.pandas").pairs(self) end
 end

@@ -356,6 +356,53 @@ for line in sys.stdin:
     fails("column 'o'.*astype%(str%)", list[3].value.csv, list[3].value)
   end)
 
+  it("has times and large integers as they are by themselves where no array says what they are", function()
+    local list = ask(expressions [==[
+      DataFrame({"d": pd.to_datetime(["2020", None]), "k": list("ab"), "v": 1}).groupby(["d", "k"], dropna=False).sum()
+      DataFrame({"c": pd.Categorical(pd.to_datetime(["2020", None]))})
+      DataFrame({"u": pd.array([2**64 - 1, None, 5], dtype="UInt64")})
+      DataFrame({"t": pd.Categorical(pd.to_timedelta([1, None], unit="s"))})
+    ]==], "len")
+    local labels = list[1].value.index
+    local unit = labels[1][1].unit
+    assert.equal(1577836800 * ({ s = 1, us = 1000000, ns = 1000000000 })[unit], labels[1][1].value)
+    assert.equal("datetime64", py.kind(labels[1][1]))
+    assert.equal(null, labels[2][1])
+    assert.equal("datetime64", py.kind(list[2].value.c[1]))
+    assert.equal(null, list[2].value.c[2])
+    assert.same({ "18446744073709551615", null, 5 },
+      { tostring(list[3].value.u[1]), list[3].value.u[2], list[3].value.u[3] })
+    assert.is_true(list[4].value.t[1].delta)
+  end)
+
+  it("has rows that go back as dicts, whatever the labels are", function()
+    local frame = ask({ "DataFrame(np.arange(12).reshape(3, 4))" }, "len")[1].value
+    local _, row = frame:rows()()
+    assert.equal("dict", py.kind(row))
+    for _, text in ipairs { sent(row), py.repr(row) } do
+      for i = 0, 3 do assert.match(i .. ": " .. i, text) end
+    end
+  end)
+
+  it("cannot be changed, and says so", function()
+    local list = ask(expressions [==[
+      DataFrame({"a": [1, 2]})
+      Series([1, 2])
+      pd.Index([1, 2])
+    ]==], "len")
+    for _, case in ipairs(list) do
+      fails("cannot be changed here", function() case.value.a = { 3, 4 } end)
+      fails("cannot be changed here", function() case.value[1] = 5 end)
+    end
+  end)
+
+  it("equals another of the same, also with NaN in it", function()
+    local text = [==[DataFrame({"a": [1.5, nan], "s": ["x", None]}, index=["p", "q"])]==]
+    local list = ask({ text, text, (text:gsub("1%.5", "2.5")) }, "len")
+    assert.is_true(py.equal(list[1].value, list[2].value))
+    assert.is_false(py.equal(list[1].value, list[3].value))
+  end)
+
   it("has rows also when a label is NaN", function()
     local frame = ask({ 'DataFrame([[1, 2]], columns=[1.5, nan])' }, "csv")[1].value
     local count = 0
@@ -389,6 +436,8 @@ describe("a series of pandas", function()
     assert.is_nil(list[3].value:get(3))
     assert.equal(2, list[4].value:get(py.tuple { "b", 2 }))
     assert.same({ "x", "y" }, { list[5].value:get(0 / 0), list[5].value:get(true) })
+    assert.is_nil(list[3].value:get "1")
+    assert.equal(2, list[3].value[1.0])
   end)
 
   it("takes the same time for each of its items", function()

@@ -244,6 +244,33 @@ describe("values", function()
     end)
   end
 
+  it("of classes and functions that came by value are used by another worker", function()
+    local source = py.fn [[
+import collections, dataclasses
+def make(what):
+    from distributed import get_worker # not where this runs, so that nothing is known there by its name
+    Point = collections.namedtuple("Point", "x y")
+    @dataclasses.dataclass
+    class Data:
+        a: int = 1
+        def double(self):
+            return 2 * self.a
+    def adder(n):
+        return lambda x: x + n
+    return {"point": (Point(1, 2),), "data": (Data(21),), "function": (adder(3),)}[what]
+]]
+    local uses = { point = "lambda v: v[0].x + v[0].y", data = "lambda v: v[0].double()",
+      ["function"] = "lambda v: v[0](4)" }
+    local wanted = { point = 3, data = 42, ["function"] = 7 }
+    local there, here = client:with { workers = { cluster.workers[1].address } },
+      client:with { workers = { cluster.workers[2].address } }
+    for what, use in pairs(uses) do
+      local value = there:submit(source, what):result(PATIENCE)
+      assert.equal("object", py.kind(value[1]), what)
+      assert.equal(wanted[what], here:submit(py.fn(use), value):result(PATIENCE), what)
+    end
+  end)
+
   it("are of the Python type that the documentation says", function()
     local describe_value = py.fn [[
 def describe(value):

@@ -282,6 +282,9 @@ end
 ---@return saturn.Future[]
 function M.scatter_list(client, values, options)
   if type(values) ~= "table" then errors.misuse(2, "scatter_list needs a list of values, not a %s", type(values)) end
+  if #values == 0 and next(values) ~= nil then
+    errors.misuse(2, "scatter_list needs a list of values: scatter_dict sends a table by its keys")
+  end
   local list = scatter_list(client, values, #values, options)
   return list
 end
