@@ -58,11 +58,7 @@ static void close(sat_graph *graph, const sat_task *task)
 
     sat_buf_append(&graph->deps_map, task->key.data, task->key.len);
     sat_mp_packer(&packer, &graph->deps_map);
-    msgpack_pack_map(&packer, 2);
-    sat_mp_pack_text(&packer, "__Set__");
-    msgpack_pack_true(&packer);
-    sat_mp_pack_text(&packer, "as-list");
-    msgpack_pack_array(&packer, graph->dep_count);
+    sat_mp_pack_set(&packer, graph->dep_count);
     sat_buf_append(&graph->deps_map, graph->deps.data, graph->deps.len);
 }
 

@@ -87,9 +87,6 @@ static sat_status message(sat_graph *graph, sat_outgoing *out, sat_error *err)
     sat_mp_pack_text(&packer, "graph_frames");
     msgpack_pack_array(&packer, 1);
     sat_mp_pack_bin(&packer, graph->pickle.out.data, graph->pickle.out.len);
-    sat_mp_pack_text(&packer, "keys");
-    msgpack_pack_array(&packer, graph->wanted_count);
-    sat_buf_append(&out->head, graph->wanted.data, graph->wanted.len);
     return sat_graph_common_fields(graph, out, &packer, err);
 }
 

@@ -135,13 +135,6 @@ static sat_status message(sat_graph *graph, sat_outgoing *out, sat_error *err)
     msgpack_pack_map(&packer, 1);
     sat_mp_pack_text(&packer, "__Serialized__");
     msgpack_pack_uint64(&packer, index);
-    sat_mp_pack_text(&packer, "keys");
-    msgpack_pack_map(&packer, 2);
-    sat_mp_pack_text(&packer, "__Set__");
-    msgpack_pack_true(&packer);
-    sat_mp_pack_text(&packer, "as-list");
-    msgpack_pack_array(&packer, graph->wanted_count);
-    sat_buf_append(&out->head, graph->wanted.data, graph->wanted.len);
     return sat_graph_common_fields(graph, out, &packer, err);
 }
 

@@ -359,6 +359,10 @@ sat_status sat_graph_common_fields(sat_graph *graph, sat_outgoing *out, msgpack_
 {
     sat_pickler pickle;
     sat_pickler_init(&pickle);
+    /* A set: schedulers of 2024.11 to 2025.x take the keys whose data is lost out of it, and fail with a list. */
+    sat_mp_pack_text(packer, "keys");
+    sat_mp_pack_set(packer, graph->wanted_count);
+    sat_buf_append(&out->head, graph->wanted.data, graph->wanted.len);
     sat_mp_pack_text(packer, "internal_priority");
     msgpack_pack_nil(packer);
     sat_mp_pack_text(packer, "submitting_task");

@@ -201,3 +201,12 @@ void sat_mp_pack_bin(msgpack_packer *packer, const void *data, size_t len)
     msgpack_pack_bin(packer, len);
     if (len > 0) msgpack_pack_bin_body(packer, data, len);
 }
+
+void sat_mp_pack_set(msgpack_packer *packer, size_t count)
+{
+    msgpack_pack_map(packer, 2);
+    sat_mp_pack_text(packer, "__Set__");
+    msgpack_pack_true(packer);
+    sat_mp_pack_text(packer, "as-list");
+    msgpack_pack_array(packer, count);
+}

@@ -62,5 +62,7 @@ void sat_mp_packer(msgpack_packer *packer, sat_buf *buf);
 void sat_mp_pack_text(msgpack_packer *packer, const char *text);
 void sat_mp_pack_str(msgpack_packer *packer, const void *data, size_t len);
 void sat_mp_pack_bin(msgpack_packer *packer, const void *data, size_t len);
+/* The head of a set as Dask writes one, {"__Set__": true, "as-list": [...]}; its count elements are to follow. */
+void sat_mp_pack_set(msgpack_packer *packer, size_t count);
 
 #endif

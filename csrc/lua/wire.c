@@ -648,12 +648,15 @@ static bool is_sequence(lua_State *L, int idx)
     return false;
 }
 
-static void pack_list(lua_State *L, int idx, sat_outgoing *out, int depth)
+static void pack_list(lua_State *L, int idx, sat_outgoing *out, int depth, bool is_set)
 {
     msgpack_packer packer;
     lua_Integer len = (lua_Integer)lua_rawlen(L, idx);
     sat_mp_packer(&packer, &out->head);
-    msgpack_pack_array(&packer, (size_t)len);
+    if (is_set)
+        sat_mp_pack_set(&packer, (size_t)len);
+    else
+        msgpack_pack_array(&packer, (size_t)len);
     for (lua_Integer i = 1; i <= len; i++) {
         lua_rawgeti(L, idx, i);
         pack_value(L, lua_gettop(L), out, depth + 1);
@@ -744,17 +747,6 @@ static void pack_pickled(lua_State *L, int idx, sat_outgoing *out)
     msgpack_pack_uint64(&packer, index);
 }
 
-static void pack_set(lua_State *L, int idx, sat_outgoing *out, int depth)
-{
-    msgpack_packer packer;
-    sat_mp_packer(&packer, &out->head);
-    msgpack_pack_map(&packer, 2);
-    sat_mp_pack_text(&packer, "__Set__");
-    msgpack_pack_true(&packer);
-    sat_mp_pack_text(&packer, "as-list");
-    pack_list(L, idx, out, depth);
-}
-
 static void pack_bin(lua_State *L, int idx, sat_outgoing *out)
 {
     msgpack_packer packer;
@@ -794,7 +786,7 @@ static void pack_table(lua_State *L, int idx, sat_outgoing *out, int depth)
         pack_bin(L, idx, out);
         break;
     case 's':
-        pack_set(L, idx, out, depth);
+        pack_list(L, idx, out, depth, true);
         break;
     case 'p':
         pack_pickled(L, idx, out);
@@ -806,7 +798,7 @@ static void pack_table(lua_State *L, int idx, sat_outgoing *out, int depth)
         pack_map(L, idx, out, depth);
         break;
     default:
-        pack_list(L, idx, out, depth);
+        pack_list(L, idx, out, depth, false);
     }
 }
 

@@ -116,11 +116,11 @@ static void test_d0(void)
 
 #define D1_HEAD "{op: update-graph, graph_header: {serializer: pickle, writeable: []}, graph_frames: [pickle "
 #define HLG "distributed.protocol.serialize.ToPickle(dask.highlevelgraph.HighLevelGraph({'saturn': "
-#define HLG_END "}, {'saturn': builtins.set()}))], keys: "
+#define HLG_END "}, {'saturn': builtins.set()}))], keys: {__Set__: true, as-list: "
 
 static void test_d1(void)
 {
-    static const char graph[] = HLG "{'k1': (operator.add, 1, 2)}" HLG_END "[k1], ";
+    static const char graph[] = HLG "{'k1': (operator.add, 1, 2)}" HLG_END "[k1]}, ";
     char want[4096];
     snprintf(want, sizeof want, D1_HEAD "%s" TAIL "code: nil, annotations: " PICKLED("{}") "}", graph);
     expect(20230400, false, want);
@@ -135,7 +135,7 @@ static void test_d1(void)
     expect(20241102, true,
            D1_HEAD HLG "{'k1': (operator.add, 1, 2), "
                        "'k2': (dask.utils.apply, builtins.sum, [[distributed.utils_comm.WrappedKey('k1'), 5]], "
-                       "{'start': distributed.utils_comm.WrappedKey('k1')})}" HLG_END "[k1, k2], " TAIL
+                       "{'start': distributed.utils_comm.WrappedKey('k1')})}" HLG_END "[k1, k2]}, " TAIL
                        CODE_AND_ANNOTATIONS SPAN "}");
 }
 
@@ -147,8 +147,8 @@ static void test_d1(void)
 
 static void test_d1b(void)
 {
-    expect(20241200, true, D1_HEAD HLG TASKS HLG_END "[k1, k2], " TAIL CODE_AND_ANNOTATIONS SPAN "}");
-    expect(20250301, true, D1_HEAD HLG TASKS HLG_END "[k1, k2], " TAIL CODE_AND_ANNOTATIONS SPAN "}");
+    expect(20241200, true, D1_HEAD HLG TASKS HLG_END "[k1, k2]}, " TAIL CODE_AND_ANNOTATIONS SPAN "}");
+    expect(20250301, true, D1_HEAD HLG TASKS HLG_END "[k1, k2]}, " TAIL CODE_AND_ANNOTATIONS SPAN "}");
 }
 
 #define D2(tasks, keys)                                                                                                  \
