@@ -180,7 +180,7 @@ describe("a peer that breaks the protocol", function()
 
     it("bad ones among good ones do not spoil the good", function()
       local good, bad = task(client, "good"), task(client, "pickle-cut")
-      local ok, err = pcall(client.gather, client, { good, bad })
+      local ok, err = pcall(client.gather, client, { good, bad }, { timeout = PATIENCE })
       assert.is_false(ok)
       assert.is_true(errors.is_error(err), tostring(err))
       assert.equal(3, good:result(PATIENCE))

@@ -16,7 +16,7 @@ import msgpack
 
 PACK = lambda value: msgpack.packb(value, use_bin_type=True)  # noqa: E731
 HELLO = {"compression": None, "python": [3, 9, 0], "pickle-protocol": 5}
-VERSION = "2024.12.1"  # of the fake scheduler: its update-graph names the wanted keys in plain msgpack
+VERSION = "2024.12.1"  # of the fake scheduler: its update-graph names the wanted keys in plain msgpack, as a set
 
 
 def frames_bytes(*frames):
@@ -445,7 +445,7 @@ class FakeScheduler:
                 if message.get("op") == "report-key" and str(message["key"]).startswith(("settle", "saturn-")):
                     conn.send([{"op": "cancelled-key", "key": message["key"]}])  # there is no such task
                 if message.get("op") == "update-graph":
-                    for key in message["keys"]:
+                    for key in message["keys"]["as-list"]:
                         self.task(conn, key)
 
     def task(self, conn, key):
