@@ -12,21 +12,22 @@ local function checkout(path)
       tar xf - -C %s]]):format(quote(path)))
 end
 
--- Loads the module from its installed place alone, in another folder, and prints where the C core came from.
-local function load_from(tree)
-  return support.shell(("cd / && env -u LD_PRELOAD -u ASAN_OPTIONS LUA_PATH=%s LUA_CPATH=%s lua5.4 -e %s"):format(
-    quote(tree .. "/share/lua/5.4/?.lua;" .. tree .. "/share/lua/5.4/?/init.lua;;"),
-    quote(tree .. "/lib/lua/5.4/?.so;;"),
-    quote 'local s = require "saturn" assert(s.client) print(package.searchpath("saturn.core", package.cpath))'))
-end
+-- A run with sanitizers has its interpreter first in PATH: it is no part of this.
+local PLAIN = '[ -z "$SANITIZE" ] || PATH=${PATH#*:}\n'
 
 local function make(dir, command)
-  -- A run with sanitizers has its interpreter first in PATH: it is no part of this.
-  return support.shell(([[
-    [ -z "$SANITIZE" ] || PATH=${PATH#*:}
+  return support.shell((PLAIN .. [[
     unset BUILD SANITIZE MAKELEVEL MFLAGS SPEC DASK
     export MAKEFLAGS=-j$(getconf _NPROCESSORS_ONLN)
     cd %s && %s 2>&1]]):format(quote(dir), command))
+end
+
+-- Loads the module from its installed place alone, in another folder, and prints where the C core came from.
+local function load_from(tree)
+  return support.shell((PLAIN .. "cd / && LUA_PATH=%s LUA_CPATH=%s lua5.4 -e %s"):format(
+    quote(tree .. "/share/lua/5.4/?.lua;" .. tree .. "/share/lua/5.4/?/init.lua;;"),
+    quote(tree .. "/lib/lua/5.4/?.so;;"),
+    quote 'local s = require "saturn" assert(s.client) print(package.searchpath("saturn.core", package.cpath))'))
 end
 
 describe("the build", function()
