@@ -3,8 +3,8 @@
 #include <string.h>
 
 /* Runs on the worker: `s` is the source, `n` the name it defines, `a` and `k` the arguments. The source is compiled
- * once per worker process, without what Dask's own modules import from __future__. The text is constant and the user's arrives as data, so that the scheduler, which
- * unpickles the graph, runs nothing of it. */
+ * once per worker process, without what Dask's own modules import from __future__. The text is constant and the user's
+ * arrives as data, so that the scheduler, which unpickles the graph, runs nothing of it. */
 static const char run_source[] =
     "(lambda m: (m.get(s) or m.setdefault(s, (lambda g: (exec(compile(s, '<saturn>', 'exec', 0, 1), g), g)[1])"
     "({'__name__': '__saturn__'})))[n](*a, **k))"
