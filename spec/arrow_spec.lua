@@ -170,11 +170,30 @@ describe("an array of Arrow", function()
     local words = data(alias "string", 0, {})
     refused("does not have", call("dictionary", alias "int8", alias "string"), 1, { nil, buffer "\1" },
       { dictionary = words })
-    raises("limit", "no bytes", arrow.read, whole(alias "null", 1 << 40, {}))
-    raises("limit", "no bytes", arrow.read, whole(call("list_", field, 0), 1 << 40, {}, { children = { items } }))
+    refused("no integers", call("dictionary", call("list_", field), alias "string"), 1, {}, { dictionary = words })
     raises("value", "string_view is not known", arrow.read, whole(alias "string_view", 1, {}))
     raises("value", "is not known", arrow.read, whole(call("map_", field, field), 1, {}))
     raises("value", "is not known", arrow.read, whole("int64", 1, {}))
+    raises("protocol", "no array", arrow.read, call("chunked_array", py.list { call("chunked_array", py.list {}) }))
     assert.is_false(arrow.is(5) or arrow.is(py.object("m._restore_array", {})) or arrow.is(call("array")))
+  end)
+
+  it("that is more than its bytes could be is refused", function()
+    local field = call("field", "item", alias "int8")
+    local function limited(pattern, value) raises("limit", pattern, arrow.read, value) end
+    limited("no bytes of their own", whole(alias "null", 1 << 40, {}))
+    limited("no bytes of their own", whole(call("list_", field, 0), 1 << 40, {},
+      { children = { data(alias "int8", 0, {}) } }))
+    local chunk, chunks = whole(alias "int8", 1 << 20, { nil, buffer(("a"):rep(1 << 20)) }), {}
+    for i = 1, 20 do chunks[i] = chunk end
+    limited("no bytes of their own", call("chunked_array", py.list(chunks), alias "int8"))
+    -- each is in the next one twice, which makes 2^60 of the first
+    local pair = call("struct", py.list { field, call("field", "other", alias "int8") })
+    local inner = data(alias "null", 1, {})
+    for _ = 1, 60 do inner = data(pair, 1, {}, { children = { inner, inner } }) end
+    limited("no bytes of their own", call("_restore_array", inner))
+    local own = data(call("list_", field, 1), 1, {}, { children = {} })
+    own[6][1] = own
+    limited("more than 64 others", call("_restore_array", own))
   end)
 end)

@@ -19,7 +19,7 @@ local M = {}
 ---@field tz string? of timestamps
 ---@field scale integer? of decimals
 ---@field size integer? of what has a fixed size
----@field value saturn.arrow.Type? of dictionaries
+---@field index string? of dictionaries: the dtype of their indices
 ---@field names string[]? of structs
 
 ---@class saturn.arrow.Column
@@ -49,8 +49,6 @@ local function call_of(value)
   return value.name, value.args
 end
 
-local parse_type
-
 local function names_of(fields)
   local names = {}
   for i, field in ipairs(type(fields) == "table" and fields or {}) do
@@ -60,6 +58,9 @@ local function names_of(fields)
   end
   return names
 end
+
+local NUMBERS = { int8 = "|i1", int16 = "<i2", int32 = "<i4", int64 = "<i8", uint8 = "|u1", uint16 = "<u2",
+  uint32 = "<u4", uint64 = "<u8", halffloat = "<f2", float = "<f4", double = "<f8" }
 
 local TYPES = {
   type_for_alias = function(args)
@@ -73,7 +74,10 @@ local TYPES = {
   time64 = function(args) return { name = "time64", unit = args[1] } end,
   binary = function(args) return { name = "fixed_size_binary", size = args[1] } end,
   dictionary = function(args)
-    return { name = "dictionary", index = parse_type(args[1]), value = parse_type(args[2]) }
+    local name, alias = call_of(args[1])
+    local index = name == "type_for_alias" and NUMBERS[alias[1]]
+    if not index then broken("a dictionary whose indices are no integers") end
+    return { name = "dictionary", index = index }
   end,
   list_ = function(args)
     return given(args[2]) and { name = "fixed_size_list", size = args[2] } or { name = "list" }
@@ -85,7 +89,7 @@ for name, size in pairs { decimal32 = 4, decimal64 = 8, decimal128 = 16, decimal
   TYPES[name] = function(args) return { name = "decimal", size = size, scale = args[2] } end
 end
 
-function parse_type(value)
+local function parse_type(value)
   local name, args = call_of(value)
   local make = TYPES[name]
   if not make then unknown(name or py.type(value)) end
@@ -94,11 +98,16 @@ end
 
 -- ---- buffers ------------------------------------------------------------------------------------------------------
 
+-- What a buffer was made of: an array of bytes, or bytes; nil for none and for anything else.
+local function content_of(buffer)
+  local name, args = call_of(buffer)
+  return name == "py_buffer" and args[1] or nil
+end
+
 -- The bytes of a buffer, nil for none. Protocols before 5 have them as bytes or a bytearray.
 local function bytes_of(buffer)
   if buffer == nil or buffer == null then return nil end
-  local name, args = call_of(buffer)
-  local data = name == "py_buffer" and args[1]
+  local data = content_of(buffer)
   if array.is(data) then return data end
   if type(data) == "table" and type(data.value) == "string" then data = data.value end
   if type(data) ~= "string" then broken("a buffer without bytes") end
@@ -119,19 +128,37 @@ local function missing_of(data)
   return errors.check(core.arrow.bits(bytes, data.offset, data.n, true))
 end
 
-local MOST_EMPTY = 10000000
+-- ---- what a small message may not become ---------------------------------------------------------------------------
 
--- Elements that take no bytes may be announced without end.
-local function check_empty(data)
-  if data.n > MOST_EMPTY then
-    errors.raise("limit", ("an Arrow array has %d elements of no bytes, more than %d"):format(data.n, MOST_EMPTY))
+local MOST_UNBACKED, EACH, MOST_DEPTH = 10000000, 100, 64
+
+-- What the arrays of one column may take that no bytes of their own back.
+local function new_budget()
+  return { left = MOST_UNBACKED, depth = 0, seen = {} }
+end
+
+local function spend(budget, amount)
+  budget.left = budget.left - amount
+  if budget.left < 0 then
+    errors.raise("limit", ("an Arrow array has more than %d elements of no bytes of their own"):format(MOST_UNBACKED))
+  end
+end
+
+-- An array counts as so many elements, and as the bytes of each of its buffers that another array has too.
+local function charge(budget, buffers)
+  spend(budget, EACH)
+  for _, buffer in ipairs(buffers) do
+    local data = content_of(buffer)
+    if array.is(data) then
+      local place = data:pointer()
+      if budget.seen[place] then spend(budget, data.nbytes) end
+      budget.seen[place] = true
+    end
   end
 end
 
 -- ---- one reader a type --------------------------------------------------------------------------------------------
 
-local FIXED = { int8 = "|i1", int16 = "<i2", int32 = "<i4", int64 = "<i8", uint8 = "|u1", uint16 = "<u2",
-  uint32 = "<u4", uint64 = "<u8", halffloat = "<f2", float = "<f4", double = "<f8" }
 local PER_SECOND = { s = 1, ms = 1000, us = 1000000, ns = 1000000000 }
 
 local read
@@ -172,7 +199,7 @@ local function fixed_binary(data)
   local size = data.type.size
   if math.type(size) ~= "integer" or size < 0 then broken("bytes of no size") end
   if size == 0 then
-    check_empty(data)
+    spend(data.budget, data.n)
     return made(data, {}, function() return "" end)
   end
   return made(data, window(data.buffers[2], "|V" .. size, data.offset, data.n), function(value) return value end)
@@ -217,9 +244,9 @@ end
 
 local function dictionary(data)
   if data.n == 0 then return column(data, {}) end
-  local codes = read(data.raw, data.type.index)
-  local categories = M.list(read(data.dictionary))
-  return made(data, codes.values, function(code)
+  local codes = window(data.buffers[2], data.type.index, data.offset, data.n)
+  local categories = M.list(read(data.dictionary, data.budget))
+  return made(data, codes, function(code)
     if #categories == 0 and code == 0 then return null end -- within a struct that is missing
     local value = categories[code + 1]
     if value == nil then broken("an index that its dictionary does not have") end
@@ -230,7 +257,7 @@ end
 -- Lists whose items are those of the only child from bounds(i) on.
 local function lists(data, bounds)
   if data.n == 0 then return column(data, {}) end
-  local items = M.list(read(data.children[1]))
+  local items = M.list(read(data.children[1], data.budget))
   local missing, list = missing_of(data), {}
   for i = 1, data.n do
     local first, last = bounds(i)
@@ -254,16 +281,16 @@ end
 local function by_size(data)
   local size = data.type.size
   if math.type(size) ~= "integer" or size < 0 then broken("lists of no size") end
-  check_empty(data)
+  spend(data.budget, data.n)
   return lists(data, function(i) return (data.offset + i - 1) * size, (data.offset + i) * size end)
 end
 
 local function structs(data)
   if data.n == 0 then return column(data, {}) end
-  check_empty(data)
+  spend(data.budget, data.n)
   local names, fields, missing, list = data.type.names, {}, missing_of(data), {}
   for c in ipairs(names) do
-    fields[c] = M.list(read(data.children[c]))
+    fields[c] = M.list(read(data.children[c], data.budget))
     if #fields[c] < data.offset + data.n then broken("a field ends before its struct") end
   end
   for i = 1, data.n do
@@ -281,7 +308,7 @@ local READERS = {
   end,
   null = function(data)
     local list = {}
-    check_empty(data)
+    spend(data.budget, data.n)
     for i = 1, data.n do list[i] = null end
     return column(data, list)
   end,
@@ -293,22 +320,29 @@ local READERS = {
   fixed_size_binary = fixed_binary, decimal = decimals, dictionary = dictionary,
   list = by_offsets "<i4", large_list = by_offsets "<i8", fixed_size_list = by_size, struct = structs,
 }
-for name, dtype in pairs(FIXED) do READERS[name] = fixed(dtype) end
+for name, dtype in pairs(NUMBERS) do READERS[name] = fixed(dtype) end
 
 local function is_count(value)
   return math.type(value) == "integer" and value >= 0 and value < 1 << 48
 end
 
 -- The column of what _restore_array is called with: type, length, nulls, offset, buffers, children, dictionary.
-function read(raw, as)
+function read(raw, budget)
   if type(raw) ~= "table" or not is_count(raw[2]) or not is_count(raw[4]) or type(raw[5]) ~= "table" then
     broken("an array without length and buffers")
   end
-  local data = { raw = raw, type = as or parse_type(raw[1]), n = raw[2], nulls = raw[3], offset = raw[4],
-    buffers = raw[5], children = type(raw[6]) == "table" and raw[6] or {}, dictionary = given(raw[7]) }
+  local data = { type = parse_type(raw[1]), n = raw[2], nulls = raw[3], offset = raw[4], buffers = raw[5],
+    children = type(raw[6]) == "table" and raw[6] or {}, dictionary = given(raw[7]), budget = budget }
   local reader = READERS[data.type.name]
   if not reader then unknown(data.type.name) end
-  return reader(data)
+  charge(budget, data.buffers)
+  if budget.depth == MOST_DEPTH then
+    errors.raise("limit", ("Arrow arrays in more than %d others"):format(MOST_DEPTH))
+  end
+  budget.depth = budget.depth + 1
+  local result = reader(data)
+  budget.depth = budget.depth - 1
+  return result
 end
 
 -- ---- the public part ----------------------------------------------------------------------------------------------
@@ -376,11 +410,16 @@ end
 ---@return saturn.arrow.Column
 function M.read(value)
   local name, args = call_of(value)
-  if name == "_restore_array" then return read(args[1]) end
+  local budget = new_budget()
+  if name == "_restore_array" then return read(args[1], budget) end
   local columns = {}
-  for i, chunk in ipairs(type(args[1]) == "table" and args[1] or {}) do columns[i] = M.read(chunk) end
+  for i, chunk in ipairs(type(args[1]) == "table" and args[1] or {}) do
+    local kind, inner = call_of(chunk)
+    if kind ~= "_restore_array" then broken("a chunk that is no array") end
+    columns[i] = read(inner[1], budget)
+  end
   if #columns > 0 then return #columns == 1 and columns[1] or joined(columns) end
-  return read { args[2], 0, 0, 0, {}, {}, null }
+  return read({ args[2], 0, 0, 0, {}, {}, null }, budget)
 end
 
 return M
