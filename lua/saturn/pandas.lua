@@ -268,7 +268,8 @@ end
 
 -- ---- single values as text -----------------------------------------------------------------------------------------
 
-local WHOLE = { depth = 200, items = math.huge, width = math.huge }
+-- A list that holds another twice, which holds another twice, has a text without end.
+local WHOLE = { depth = 200, items = math.huge, width = 1 << 22 }
 local AS_STR = {}
 for name in ("int str Decimal Fraction UUID date time datetime timedelta path bytes Timedelta"):gmatch("%a+") do
   AS_STR[name] = true
@@ -276,6 +277,12 @@ end
 local CONTAINER = {}
 for name in ("list tuple dict set frozenset OrderedDict defaultdict Counter deque"):gmatch("%a+") do
   CONTAINER[name] = true
+end
+
+local function container_text(value, what)
+  local text = py.repr(value, WHOLE)
+  if #text > WHOLE.width then unreadable("a value whose text has more than 4 MiB in " .. what) end
+  return text
 end
 
 -- Python's str of an object of a column, nil when pandas takes it for missing.
@@ -294,7 +301,7 @@ local function element_text(value, what)
   if kind == "complex" then return complex_text(value.re, value.im) end
   if kind == "Timestamp" then return (tostring(value):gsub(" UTC$", "+00:00")) end
   if AS_STR[kind] then return tostring(value) end
-  if type(value) == "table" and (kind == nil or CONTAINER[kind]) then return py.repr(value, WHOLE) end
+  if type(value) == "table" and (kind == nil or CONTAINER[kind]) then return container_text(value, what) end
   if kind == "datetime64" and UNITS[value.unit] then
     if value.value == array.nat then return nil end
     if value.delta then return duration_text(value.value, UNITS[value.unit], true) end
@@ -566,8 +573,18 @@ local function backing(values)
   return data, dtype
 end
 
+-- Columns and indexes in others: categories that are intervals, in a multi-index, are six; more is not from pandas.
+local MOST_NESTED = 8
+
+local function nested(depth, what)
+  depth = (depth or 0) + 1
+  if depth > MOST_NESTED then unreadable(what) end
+  return depth
+end
+
 -- The record of a block's values, or of this row of them when there are several.
-local function decode(values, what, row)
+local function decode(values, what, row, depth)
+  depth = nested(depth, what)
   local data, dtype = values, nil
   if not array.is(values) then data, dtype = backing(values) end
   if data then
@@ -576,7 +593,8 @@ local function decode(values, what, row)
     if data.ndim == 2 and data.shape[1] == 1 then data = data[1] end
     if name == "StringDtype" then return of_texts(data) end
     if name == "CategoricalDtype" then
-      return of_categories(data, index_record(field(field(dtype, "state"), "categories"), "the categories of " .. what))
+      local categories = field(field(dtype, "state"), "categories")
+      return of_categories(data, index_record(categories, "the categories of " .. what, depth))
     end
     if name == "PeriodDtype" then return of_periods(data, dtype, what) end
     return of_array(data, what, name == "DatetimeTZDtype" and field(field(dtype, "state"), "tz") or nil)
@@ -592,7 +610,7 @@ local function decode(values, what, row)
     if field(sides, "_left") ~= nil and field(sides, "_right") ~= nil then
       local closed = field(field(field(sides, "_dtype"), "state"), "closed") or field(sides, "_closed")
       if type(closed) ~= "string" then unreadable(what) end
-      return of_intervals(decode(sides._left, what), decode(sides._right, what), closed)
+      return of_intervals(decode(sides._left, what, nil, depth), decode(sides._right, what, nil, depth), closed)
     end
   elseif type(values) == "table" and (py.kind(values) == nil or py.kind(values) == "list") then
     local list = {}
@@ -623,9 +641,9 @@ local function of_range(parts)
 end
 
 -- A label of a multi-index reads as Python's tuple of them.
-local function of_levels(parts, what)
+local function of_levels(parts, what, depth)
   local levels, list = {}, {}
-  for i, level in ipairs(parts.levels) do levels[i] = index_record(level, what) end
+  for i, level in ipairs(parts.levels) do levels[i] = index_record(level, what, depth) end
   local n = #parts.codes > 0 and parts.codes[1].size or 0
   for row = 1, n do
     local label = {}
@@ -649,7 +667,8 @@ local function of_levels(parts, what)
   return found
 end
 
-function index_record(self, what)
+function index_record(self, what, depth)
+  depth = nested(depth, what)
   local cached = type(self) == "table" and known[self]
   if cached and cached.labels then return cached.labels end
   local parts = index_parts(self, what)
@@ -657,11 +676,11 @@ function index_record(self, what)
   if parts.stop ~= nil then
     found = of_range(parts)
   elseif parts.codes ~= nil then
-    found = of_levels(parts, what)
+    found = of_levels(parts, what, depth)
   elseif parts.left ~= nil and parts.right ~= nil then
-    found = of_intervals(index_record(parts.left, what), index_record(parts.right, what), parts.closed)
+    found = of_intervals(index_record(parts.left, what, depth), index_record(parts.right, what, depth), parts.closed)
   else
-    found = decode(parts.data, what)
+    found = decode(parts.data, what, nil, depth)
   end
   facts(self).labels = found
   return found

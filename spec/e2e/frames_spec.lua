@@ -9,12 +9,13 @@ local array, null, py = saturn.array, saturn.null, saturn.py
 -- Each line of stdin is an expression; each line of stdout has, in hexadecimal, its pickle, and what the second
 -- expression of the line gives for it, as text.
 local PROGRAM = [=[
-import binascii, datetime, decimal, pickle, sys, uuid, warnings
+import binascii, datetime, decimal, functools, pickle, sys, uuid, warnings
 warnings.simplefilter("ignore")
 import numpy as np, pandas as pd
 from pandas import DataFrame, Series, Timedelta, Timestamp
 nan = float("nan")
 moments = pd.date_range
+dated = pd.CategoricalIndex(pd.interval_range(Timestamp("2020"), periods=2))
 old = int(pd.__version__.split(".")[0]) < 2
 try: import pyarrow as pa
 except ImportError: pa = None
@@ -315,6 +316,7 @@ for line in sys.stdin:
       DataFrame({"a": [1, 2]}, index=pd.to_timedelta([1, 2], unit="s"))
       DataFrame({"a": [1, 2, 3]}).groupby(pd.cut(Series([1, 2, 3]), [0.0, 2.0, 3.0]), observed=False).sum()
       DataFrame({"a": [1, 2]}, index=pd.MultiIndex.from_arrays([pd.interval_range(0, 2), pd.to_timedelta([1, 2])]))
+      DataFrame({"a": [1, 2]}, index=pd.MultiIndex.from_arrays([dated]))
     ]==], "csv")
     for _, case in ipairs(list) do
       assert.same({ 2, 1 }, case.value.shape)
@@ -326,6 +328,23 @@ for line in sys.stdin:
     assert.match("0 days 00:00:02  2\n", tostring(list[2].value))
     assert.match("%(2%.0, 3%.0%]  3\n", tostring(list[3].value))
     assert.equal(2, #list[3].value.index)
+  end)
+
+  it("that is more than its bytes could say is refused", function()
+    local frame = ask({ 'DataFrame({"v": [functools.reduce(lambda x, _: [x, x], range(60), [1])]})' }, "len")[1].value
+    local ok, message = pcall(frame.csv, frame)
+    assert.is_false(ok)
+    assert.match("a value whose text has more than 4 MiB in column 'v'", message)
+  end)
+
+  it("that holds itself is refused", function()
+    local frame = ask({ 'DataFrame({"v": pd.interval_range(0, 2)})' }, "csv")[1].value
+    local intervals = frame.object.state._mgr.args[1][1].args[1]
+    local sides = intervals.state._left and intervals.state or intervals.state[1]
+    sides._left = intervals
+    local ok, message = pcall(function() return frame.v end)
+    assert.is_false(ok)
+    assert.match("form that is not known here", message)
   end)
 
   it("keeps boxed bytes and shows what is in them", function()
