@@ -74,10 +74,7 @@ static sat_status message(sat_graph *graph, sat_outgoing *out, sat_error *err)
     finish_pickle(&graph->pickle);
     sat_status status = sat_pickler_status(&graph->pickle, err);
     if (status != SAT_OK) return status;
-    sat_mp_packer(&packer, &out->head);
-    msgpack_pack_map(&packer, sat_graph_has_span(graph) ? 11 : 10);
-    sat_mp_pack_text(&packer, "op");
-    sat_mp_pack_text(&packer, "update-graph");
+    status = sat_graph_fields(graph, out, 2, &packer, err);
     sat_mp_pack_text(&packer, "graph_header");
     msgpack_pack_map(&packer, 2);
     sat_mp_pack_text(&packer, "serializer");
@@ -87,7 +84,7 @@ static sat_status message(sat_graph *graph, sat_outgoing *out, sat_error *err)
     sat_mp_pack_text(&packer, "graph_frames");
     msgpack_pack_array(&packer, 1);
     sat_mp_pack_bin(&packer, graph->pickle.out.data, graph->pickle.out.len);
-    return sat_graph_common_fields(graph, out, &packer, err);
+    return status;
 }
 
 const sat_dialect sat_dialect_d1 = {"d1", false, begin, open, kwargs, close, ref, message};

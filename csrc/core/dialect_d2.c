@@ -127,15 +127,12 @@ static sat_status message(sat_graph *graph, sat_outgoing *out, sat_error *err)
     if (status != SAT_OK) return status;
     size_t index = graph->failed ? 0 : add_expression(graph, out);
     if (index == 0) return sat_fail_nomem(err);
-    sat_mp_packer(&packer, &out->head);
-    msgpack_pack_map(&packer, 10);
-    sat_mp_pack_text(&packer, "op");
-    sat_mp_pack_text(&packer, "update-graph");
+    status = sat_graph_fields(graph, out, 1, &packer, err);
     sat_mp_pack_text(&packer, "expr_ser");
     msgpack_pack_map(&packer, 1);
     sat_mp_pack_text(&packer, "__Serialized__");
     msgpack_pack_uint64(&packer, index);
-    return sat_graph_common_fields(graph, out, &packer, err);
+    return status;
 }
 
 const sat_dialect sat_dialect_d2 = {

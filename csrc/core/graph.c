@@ -18,17 +18,6 @@ const sat_dialect *sat_dialect_of(sat_release release)
     return &sat_dialect_d2;
 }
 
-sat_code_form sat_graph_code_form(const sat_graph *graph)
-{
-    if (graph->release >= 20230600) return SAT_CODE_PICKLED;
-    return graph->release >= 20230401 ? SAT_CODE_LIST : SAT_CODE_NIL;
-}
-
-bool sat_graph_has_span(const sat_graph *graph)
-{
-    return graph->release >= 20240502;
-}
-
 void sat_graph_init(sat_graph *graph, sat_release release)
 {
     memset(graph, 0, sizeof *graph);
@@ -306,59 +295,30 @@ static sat_status pack_pickled(sat_outgoing *out, msgpack_packer *packer, const 
     return SAT_OK;
 }
 
-static sat_status pack_code(sat_graph *graph, sat_outgoing *out, msgpack_packer *packer, sat_pickler *pickle,
-                            sat_error *err)
-{
-    sat_mp_pack_text(packer, "code");
-    switch (sat_graph_code_form(graph)) {
-    case SAT_CODE_NIL:
-        msgpack_pack_nil(packer);
-        return SAT_OK;
-    case SAT_CODE_LIST:
-        msgpack_pack_array(packer, 0);
-        return SAT_OK;
-    case SAT_CODE_PICKLED:
-        break;
-    }
-    sat_pickler_reset(pickle);
-    sat_pickle_proto(pickle);
-    sat_pickle_tuple(pickle, 0);
-    sat_pickle_stop(pickle);
-    return pack_pickled(out, packer, pickle, err);
-}
-
-static sat_status pack_annotations(const sat_graph *graph, sat_outgoing *out, msgpack_packer *packer,
-                                   sat_pickler *pickle, sat_error *err)
+static sat_status pack_annotations(const sat_graph *graph, sat_outgoing *out, msgpack_packer *packer, sat_error *err)
 {
     sat_mp scan = sat_mp_over(graph->annotations.data, graph->annotations.len);
-    sat_pickler_reset(pickle);
-    sat_pickle_proto(pickle);
-    sat_pickle_empty_dict(pickle);
-    sat_pickle_mark(pickle);
-    for (size_t i = 0; i < 2 * graph->annotation_count; i++) pickle_token(pickle, &scan, 0);
-    sat_pickle_setitems(pickle);
-    sat_pickle_stop(pickle);
-    sat_mp_pack_text(packer, "annotations");
-    return pack_pickled(out, packer, pickle, err);
-}
-
-static sat_status pack_span(sat_outgoing *out, msgpack_packer *packer, sat_pickler *pickle, sat_error *err)
-{
-    sat_pickler_reset(pickle);
-    sat_pickle_proto(pickle);
-    sat_pickle_empty_dict(pickle);
-    sat_pickle_text(pickle, "collections");
-    sat_pickle_empty_list(pickle);
-    sat_pickle_setitem(pickle);
-    sat_pickle_stop(pickle);
-    sat_mp_pack_text(packer, "span_metadata");
-    return pack_pickled(out, packer, pickle, err);
-}
-
-sat_status sat_graph_common_fields(sat_graph *graph, sat_outgoing *out, msgpack_packer *packer, sat_error *err)
-{
     sat_pickler pickle;
     sat_pickler_init(&pickle);
+    sat_pickle_proto(&pickle);
+    sat_pickle_empty_dict(&pickle);
+    sat_pickle_mark(&pickle);
+    for (size_t i = 0; i < 2 * graph->annotation_count; i++) pickle_token(&pickle, &scan, 0);
+    sat_pickle_setitems(&pickle);
+    sat_pickle_stop(&pickle);
+    sat_mp_pack_text(packer, "annotations");
+    sat_status status = pack_pickled(out, packer, &pickle, err);
+    sat_pickler_free(&pickle);
+    return status;
+}
+
+sat_status sat_graph_fields(sat_graph *graph, sat_outgoing *out, size_t own, msgpack_packer *packer, sat_error *err)
+{
+    bool annotated = graph->annotation_count > 0, spans = graph->release >= 20240502;
+    sat_mp_packer(packer, &out->head);
+    msgpack_pack_map(packer, own + 5 + graph->actors + annotated + spans);
+    sat_mp_pack_text(packer, "op");
+    sat_mp_pack_text(packer, "update-graph");
     /* A set: schedulers of 2024.11 to 2025.x take the keys whose data is lost out of it, and fail with a list. */
     sat_mp_pack_text(packer, "keys");
     sat_mp_pack_set(packer, graph->wanted_count);
@@ -369,14 +329,13 @@ sat_status sat_graph_common_fields(sat_graph *graph, sat_outgoing *out, msgpack_
     msgpack_pack_nil(packer);
     sat_mp_pack_text(packer, "fifo_timeout");
     sat_mp_pack_text(packer, graph->fifo_timeout);
-    sat_mp_pack_text(packer, "actors");
-    if (graph->actors)
+    if (graph->actors) {
+        sat_mp_pack_text(packer, "actors");
         msgpack_pack_true(packer);
-    else
-        msgpack_pack_nil(packer);
-    sat_status status = pack_code(graph, out, packer, &pickle, err);
-    if (status == SAT_OK) status = pack_annotations(graph, out, packer, &pickle, err);
-    if (status == SAT_OK && sat_graph_has_span(graph)) status = pack_span(out, packer, &pickle, err);
-    sat_pickler_free(&pickle);
-    return status;
+    }
+    if (spans) { /* where Python lists the collections that were computed; there are none, and so nothing to keep */
+        sat_mp_pack_text(packer, "span_metadata");
+        msgpack_pack_map(packer, 0);
+    }
+    return annotated ? pack_annotations(graph, out, packer, err) : SAT_OK;
 }

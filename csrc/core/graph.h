@@ -24,9 +24,6 @@ typedef struct sat_task {
     bool has_refs; /* an argument holds a reference at some depth */
 } sat_task;
 
-/* How `code` is sent: nothing, an empty list, or a pickled empty tuple. */
-typedef enum sat_code_form { SAT_CODE_NIL, SAT_CODE_LIST, SAT_CODE_PICKLED } sat_code_form;
-
 typedef struct sat_dialect {
     const char *name;
     bool wraps; /* containers that hold references are written as dask._task_spec containers */
@@ -90,9 +87,8 @@ sat_status sat_graph_message(sat_graph *graph, sat_outgoing *out, sat_error *err
 /* Writes a msgpack value as a pickle (arrays as tuples, which is what keys and annotations want). */
 void sat_pickle_msgpack(sat_pickler *pickle, sat_slice value);
 
-/* For the dialects: the fields that all forms after D0 share, and a {"__Pickled__": k} of an empty (), {} or so. */
-sat_status sat_graph_common_fields(sat_graph *graph, sat_outgoing *out, msgpack_packer *packer, sat_error *err);
-sat_code_form sat_graph_code_form(const sat_graph *graph);
-bool sat_graph_has_span(const sat_graph *graph);
+/* For the dialects after D0: begins the op with the fields that their forms share; the dialect appends `own` more. What
+ * the scheduler has a default for is left out, since each field that it unpickles costs it time. */
+sat_status sat_graph_fields(sat_graph *graph, sat_outgoing *out, size_t own, msgpack_packer *packer, sat_error *err);
 
 #endif
