@@ -2,8 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { FIRST_CAPACITY = 256 };
+enum { FIRST_CAPACITY = 256, LARGE_PAGE = 1 << 21 };
 
 bool sat_add(size_t a, size_t b, size_t *out)
 {
@@ -129,9 +130,22 @@ sat_block *sat_block_adopt(uint8_t *data, size_t len, void (*destroy)(void *, si
     return block;
 }
 
+void sat_large_pages(void *data, size_t len)
+{
+#if defined(MADV_HUGEPAGE)
+    size_t before = -(uintptr_t)data % LARGE_PAGE; /* they begin at multiples of their size */
+    if (data == NULL || len < before + LARGE_PAGE) return;
+    (void)madvise((uint8_t *)data + before, (len - before) / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+#else
+    (void)data;
+    (void)len;
+#endif
+}
+
 sat_block *sat_block_new(size_t len)
 {
     uint8_t *data = malloc(len ? len : 1);
+    sat_large_pages(data, len);
     sat_block *block = data ? sat_block_adopt(data, len, NULL, NULL) : NULL;
     if (block == NULL) free(data);
     return block;

@@ -54,6 +54,10 @@ typedef struct sat_block {
     void *arg;
 } sat_block;
 
+/* A hint that new memory be had in large pages where the system has them and the memory is large: half of the time of
+ * filling it would go into page faults. Memory that is not written to is not used. */
+void sat_large_pages(void *data, size_t len);
+
 /* A new block of one owner; the memory is not cleared. NULL when out of memory. */
 sat_block *sat_block_new(size_t len);
 /* Takes over `data` (from malloc when destroy is NULL). On failure returns NULL and data stays the caller's. */

@@ -2,10 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { READ_HEAD, READ_LENGTHS, READ_BODY };
-enum { FIRST_BODY = 1 << 20, LARGE_PAGE = 1 << 21, LENGTHS_STEP = 1 << 16 };
+enum { FIRST_BODY = 1 << 20, LENGTHS_STEP = 1 << 16 };
 
 sat_message *sat_message_retain(sat_message *message)
 {
@@ -37,18 +36,6 @@ void sat_frames_free(sat_frame_reader *reader)
     reader->ready = NULL;
 }
 
-/* Large bodies in large pages where the system has them: otherwise half of the time of receiving goes into page
- * faults. Memory that is not written to is not used. */
-static uint8_t *allocate_large(size_t len)
-{
-    void *memory = NULL;
-    if (posix_memalign(&memory, LARGE_PAGE, len) != 0) return NULL;
-#if defined(MADV_HUGEPAGE)
-    (void)madvise(memory, len & ~(size_t)(LARGE_PAGE - 1), MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
 /* Room grows with what has arrived, so that an announced size alone costs nothing; behind the first megabyte the
  * sender has shown that it means it, and the rest is had at once. */
 static bool grow_body(sat_frame_reader *reader)
@@ -56,12 +43,9 @@ static bool grow_body(sat_frame_reader *reader)
     uint8_t *body;
     size_t capacity = reader->total;
     if (reader->have < reader->capacity) return true;
-    if (reader->total <= FIRST_BODY || reader->have == 0) {
-        if (capacity > FIRST_BODY) capacity = FIRST_BODY;
-        body = malloc(capacity ? capacity : 1);
-    } else {
-        body = allocate_large(capacity);
-    }
+    if (reader->have == 0 && capacity > FIRST_BODY) capacity = FIRST_BODY;
+    body = malloc(capacity ? capacity : 1);
+    sat_large_pages(body, capacity);
     if (body == NULL) return false;
     if (reader->have > 0) memcpy(body, reader->body, reader->have);
     free(reader->body);

@@ -155,6 +155,7 @@ static sat_status allocate(lua_State *L, satL_array *a, int ndim, const int64_t 
     if (status != SAT_OK) return status;
     uint8_t *data = calloc(bytes > 0 ? bytes : 1, 1);
     if (data == NULL) return sat_fail_nomem(err);
+    sat_large_pages(data, bytes);
     a->block = sat_block_adopt(data, bytes, NULL, NULL);
     if (a->block == NULL) {
         free(data);

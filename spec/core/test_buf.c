@@ -76,6 +76,21 @@ static void count_destroy(void *data, size_t len, void *arg)
     destroyed++;
 }
 
+/* The hint stays within the memory, however that begins, and may be given for any. */
+static void test_large_pages(void)
+{
+    sat_large_pages(NULL, 1 << 23);
+    static const size_t sizes[] = {0, 1, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, (5 << 20) + 3};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        sat_block *block = sat_block_new(sizes[i]);
+        CHECK(block != NULL);
+        if (block == NULL) continue;
+        memset(block->data, 7, sizes[i]);
+        if (sizes[i] > 0) CHECK_INT(block->data[sizes[i] - 1], 7);
+        sat_block_release(block);
+    }
+}
+
 static void test_blocks(void)
 {
     sat_block *block = sat_block_new(0);
@@ -98,6 +113,7 @@ static void test_blocks(void)
 
 int main(void)
 {
+    RUN(test_large_pages);
     RUN(test_growth);
     RUN(test_numbers);
     RUN(test_failure_sticks);
