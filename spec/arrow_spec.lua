@@ -184,6 +184,7 @@ describe("an array of Arrow", function()
     limited("no bytes of their own", whole(alias "null", 1 << 40, {}))
     limited("no bytes of their own", whole(call("list_", field, 0), 1 << 40, {},
       { children = { data(alias "int8", 0, {}) } }))
+    limited("no bytes of their own", whole(call("struct", py.list {}), 1 << 40, {}))
     local chunk, chunks = whole(alias "int8", 1 << 20, { nil, buffer(("a"):rep(1 << 20)) }), {}
     for i = 1, 20 do chunks[i] = chunk end
     limited("no bytes of their own", call("chunked_array", py.list(chunks), alias "int8"))

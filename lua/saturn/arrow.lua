@@ -281,14 +281,14 @@ end
 local function by_size(data)
   local size = data.type.size
   if math.type(size) ~= "integer" or size < 0 then broken("lists of no size") end
-  spend(data.budget, data.n)
+  if size == 0 then spend(data.budget, data.n) end
   return lists(data, function(i) return (data.offset + i - 1) * size, (data.offset + i) * size end)
 end
 
 local function structs(data)
   if data.n == 0 then return column(data, {}) end
-  spend(data.budget, data.n)
   local names, fields, missing, list = data.type.names, {}, missing_of(data), {}
+  if #names == 0 then spend(data.budget, data.n) end
   for c in ipairs(names) do
     fields[c] = M.list(read(data.children[c], data.budget))
     if #fields[c] < data.offset + data.n then broken("a field ends before its struct") end
