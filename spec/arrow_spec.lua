@@ -185,9 +185,12 @@ describe("an array of Arrow", function()
     limited("no bytes of their own", whole(call("list_", field, 0), 1 << 40, {},
       { children = { data(alias "int8", 0, {}) } }))
     limited("no bytes of their own", whole(call("struct", py.list {}), 1 << 40, {}))
-    local chunk, chunks = whole(alias "int8", 1 << 20, { nil, buffer(("a"):rep(1 << 20)) }), {}
-    for i = 1, 20 do chunks[i] = chunk end
-    limited("no bytes of their own", call("chunked_array", py.list(chunks), alias "int8"))
+    local text = ("a"):rep(1 << 20)
+    for _, bytes in ipairs { array.from_string(text, "|u1"), py.bytes(text), py.bytearray(text) } do
+      local chunk, chunks = whole(alias "int8", 1 << 20, { nil, call("py_buffer", bytes) }), {}
+      for i = 1, 20 do chunks[i] = chunk end
+      limited("no bytes of their own", call("chunked_array", py.list(chunks), alias "int8"))
+    end
     -- each is in the next one twice, which makes 2^60 of the first
     local pair = call("struct", py.list { field, call("field", "other", alias "int8") })
     local inner = data(alias "null", 1, {})

@@ -98,10 +98,12 @@ end
 
 -- ---- buffers ------------------------------------------------------------------------------------------------------
 
--- What a buffer was made of: an array of bytes, or bytes; nil for none and for anything else.
+-- What a buffer was made of: an array of bytes, or a string; anything else is not of pyarrow.
 local function content_of(buffer)
   local name, args = call_of(buffer)
-  return name == "py_buffer" and args[1] or nil
+  local data = name == "py_buffer" and args[1]
+  if type(data) == "table" and type(data.value) == "string" then return data.value end
+  return data
 end
 
 -- The bytes of a buffer, nil for none. Protocols before 5 have them as bytes or a bytearray.
@@ -109,7 +111,6 @@ local function bytes_of(buffer)
   if buffer == nil or buffer == null then return nil end
   local data = content_of(buffer)
   if array.is(data) then return data end
-  if type(data) == "table" and type(data.value) == "string" then data = data.value end
   if type(data) ~= "string" then broken("a buffer without bytes") end
   return array.from_string(data, "|u1", #data)
 end
@@ -149,9 +150,10 @@ local function charge(budget, buffers)
   spend(budget, EACH)
   for _, buffer in ipairs(buffers) do
     local data = content_of(buffer)
-    if array.is(data) then
-      local place = data:pointer()
-      if budget.seen[place] then spend(budget, data.nbytes) end
+    local place, size = data, type(data) == "string" and #data
+    if array.is(data) then place, size = data:pointer(), data.nbytes end
+    if size then
+      if budget.seen[place] then spend(budget, size) end
       budget.seen[place] = true
     end
   end
