@@ -113,11 +113,11 @@ static void test_blocks(void)
 
 int main(void)
 {
-    RUN(test_large_pages);
     RUN(test_growth);
     RUN(test_numbers);
     RUN(test_failure_sticks);
     RUN(test_checked_arithmetic);
+    RUN(test_large_pages);
     RUN(test_blocks);
     return check_done();
 }
